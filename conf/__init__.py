@@ -1,0 +1,1 @@
+"""The Hydra configuration tree, shipped as pipeline.conf (Hydra looks for this file)."""
