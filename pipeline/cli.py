@@ -1,0 +1,84 @@
+"""The command line: composes the Hydra config, checks it, runs the stages, shows the table."""
+
+from __future__ import annotations
+
+import logging
+import shlex
+import sys
+from pathlib import Path
+from typing import Any
+
+import hydra
+import rich
+import yaml
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, OmegaConf
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from pipeline.config import Config, ConfigError, from_composed
+
+log = logging.getLogger("pipeline")
+
+
+def _claim(config: Config) -> None:
+    """Makes the run's folder and writes config.yaml; refuses a folder that holds another run."""
+    config.run_dir.mkdir(parents=True, exist_ok=True)
+    path = config.run_dir / "config.yaml"
+    plain = config.plain()
+    if path.exists():
+        before = yaml.safe_load(path.read_text())
+        if not isinstance(before, dict) or {**before, "stage": plain["stage"]} != plain:
+            raise ConfigError(
+                f"run_dir={config.run_dir} holds another run; mend: another run_dir, or remove it"
+            )
+    path.write_text(yaml.safe_dump(plain, sort_keys=False))
+
+
+def _run(config: Config) -> None:
+    _claim(config)
+    from pipeline.run import Run  # TensorFlow takes seconds to import; --help and mistakes need not wait
+
+    with Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("epochs, validation NDCG@10 {task.fields[ndcg]:.4f}"),
+        TimeRemainingColumn(),
+        disable=not sys.stderr.isatty(),
+        console=rich.console.Console(stderr=True),
+    ) as bars:
+        tasks: dict[str, Any] = {}
+
+        def progress(model: str, row: dict[str, Any], epochs: int) -> None:
+            if model not in tasks:
+                tasks[model] = bars.add_task(f"training {model}", total=epochs, ndcg=0.0)
+            bars.update(tasks[model], completed=row["epoch"], ndcg=row["vali"]["ndcg@10"])
+
+        result = Run(config, command=shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]), progress=progress)()
+    if result is not None:
+        from pipeline.evaluation import terminal_table
+
+        rich.print(terminal_table(result, no_relevant=config.evaluate.no_relevant, ties=config.evaluate.ties))
+    print(f"{config.run_dir}: " + ", ".join(sorted(path.name for path in config.run_dir.iterdir())))
+
+
+@hydra.main(config_path="pkg://pipeline.conf", config_name="config", version_base="1.3")
+def _hydra_main(composed: DictConfig) -> None:
+    OmegaConf.set_struct(composed, False)
+    composed.run_dir = HydraConfig.get().runtime.output_dir  # in a sweep, the job's own folder
+    try:
+        _run(from_composed(composed))
+    except (
+        ValueError,
+        FloatingPointError,
+    ) as error:  # what a user can mend; anything else keeps its traceback
+        log.error("%s", error, exc_info=log.isEnabledFor(logging.DEBUG))
+        raise SystemExit(2) from error
+    except Exception:
+        log.exception("the run ended with an error")
+        raise
+
+
+def main() -> None:
+    """The `rankdistil` command."""
+    _hydra_main()

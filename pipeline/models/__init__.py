@@ -1,0 +1,1 @@
+"""The student and teacher networks: packed documents in, scores out."""

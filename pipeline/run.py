@@ -1,0 +1,406 @@
+"""The stages in order; each takes up what is already made. Called by cli.py, and by tests, with a checked Config."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import datetime
+import functools
+import importlib.metadata
+import json
+import logging
+import os
+import platform
+import shutil
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+import tf_keras as keras
+
+from pipeline import student as student_losses
+from pipeline.artifacts import Store, atomic, file_digest, fingerprint, write_json
+from pipeline.config import Config, LambdaMARTTeacher, LetorData, SyntheticData
+from pipeline.data import RankingData, read_letor
+from pipeline.data.packing import PackedBatches
+from pipeline.data.synthetic import make_synthetic
+from pipeline.data.transform import Transform, fit_transform
+from pipeline.evaluation import agreement, compare, latency, write_per_query
+from pipeline.export import RawScorer
+from pipeline.metrics import ranking_metrics, summarise
+from pipeline.models.scorer import build_scorer, num_parameters
+from pipeline.teacher.lambdamart import LambdaMART, fit_lambdamart
+from pipeline.teacher.run_file import read_scores
+from pipeline.teacher.scores import transform_scores
+from pipeline.training.fit import MONITOR, ListLoss, fit, load_history, load_weights
+from pipeline.training.strategy import make_strategy
+from pipeline.training.tensorboard import EventWriter
+
+log = logging.getLogger(__name__)
+
+SPLITS = ("train", "vali", "test")
+_PACKAGES = ("tensorflow", "tf-keras", "tensorflow-ranking", "lightgbm", "numpy", "hydra-core")
+
+
+class Run:
+    """One run: its config, its folder, and the artifacts of its stages, each made when it is first asked for.
+
+    Args:
+      config: checked options.
+      command: how it was started, for result.json.
+      progress: called with (model, row of the history, number of epochs) after each epoch.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        *,
+        command: str = "",
+        progress: Callable[[str, dict[str, Any], int], None] = lambda model, row, epochs: None,
+    ) -> None:
+        self.config, self.command, self.progress = config, command, progress
+        self.store = Store(config.cache_dir)
+        self.started = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
+        self.seconds: dict[str, float] = {}
+        # What is wrong with the loss's options shows before anything is made.
+        self.losses: dict[str, ListLoss] = {"student": student_losses.distillation_loss(config.loss)}
+        if config.train.baseline:
+            self.losses["baseline"] = student_losses.label_loss(config.loss)
+
+    # ------------------------------------------------------------------------------------------------ data
+
+    @functools.cached_property
+    def data_folder(self) -> Path:
+        config = self.config.data
+        key = dataclasses.asdict(config)
+        del key["transform"]
+        if isinstance(config, LetorData):
+            key |= {split: file_digest(Path(key[split])) for split in SPLITS}
+
+        def make(folder: Path) -> None:
+            for split, data in self._read_data().items():
+                (folder / split).mkdir(exist_ok=True)
+                data.save(folder / split)
+
+        return self.store.get("data", key, make)
+
+    def _read_data(self) -> dict[str, RankingData]:
+        config = self.config.data
+        if isinstance(config, SyntheticData):
+            return make_synthetic(
+                seed=config.seed,
+                train_queries=config.train_queries,
+                vali_queries=config.vali_queries,
+                test_queries=config.test_queries,
+                label_noise=config.label_noise,
+            )
+        read = functools.partial(
+            read_letor,
+            duplicates=config.duplicates,
+            unsorted=config.unsorted,
+            regroup=config.regroup,
+            missing_value=config.missing_value,
+        )
+        train = read(Path(config.train), num_features=config.num_features)
+        num_features = train.num_features
+        return {
+            "train": train,
+            "vali": read(Path(config.vali), num_features=num_features),
+            "test": read(Path(config.test), num_features=num_features),
+        }
+
+    @functools.cached_property
+    def data(self) -> dict[str, RankingData]:
+        return {split: RankingData.load(self.data_folder / split) for split in SPLITS}
+
+    @functools.cached_property
+    def features_folder(self) -> Path:
+        config = self.config.data.transform
+        key = {"data": self.data_folder.name, "transform": dataclasses.asdict(config)}
+
+        def make(folder: Path) -> None:
+            transform = fit_transform(config, self.data["train"].features)
+            transform.save(folder)
+            for split in ("train", "vali"):
+                np.save(folder / f"{split}.npy", transform(self.data[split].features))
+
+        return self.store.get("features", key, make)
+
+    def transformed(self, split: str) -> RankingData:
+        """A split as the scorers see it, memory-mapped."""
+        features = np.load(self.features_folder / f"{split}.npy", mmap_mode="r", allow_pickle=False)
+        return dataclasses.replace(self.data[split], features=features)
+
+    # --------------------------------------------------------------------------------------------- teacher
+
+    @functools.cached_property
+    def teacher(self) -> LambdaMART | None:
+        """The teacher's model; None where its scores come from files."""
+        config = self.config.teacher
+        if not isinstance(config, LambdaMARTTeacher):
+            return None
+        key = {"data": self.data_folder.name, "teacher": _without(config, "scores")}
+        make = functools.partial(fit_lambdamart, config, self.data["train"], self.data["vali"])
+        return LambdaMART(self.store.get("teacher", key, make))
+
+    @functools.cached_property
+    def scores_folder(self) -> Path:
+        """Raw teacher scores of each split, float64 [docs], aligned with `data`."""
+        config = self.config.teacher
+        key = {"data": self.data_folder.name, "teacher": _without(config, "scores")}
+        if not isinstance(config, LambdaMARTTeacher):
+            key["teacher"] |= {split: file_digest(Path(getattr(config, split))) for split in SPLITS}
+
+        def make(folder: Path) -> None:
+            for split, data in self.data.items():
+                if isinstance(config, LambdaMARTTeacher):
+                    assert self.teacher is not None
+                    scores = self.teacher(data.features)
+                else:
+                    scores = read_scores(Path(getattr(config, split)), data)
+                np.save(folder / f"{split}.npy", scores)
+
+        return self.store.get("scores", key, make)
+
+    def teacher_scores(self, split: str) -> np.ndarray:
+        scores: np.ndarray = np.load(self.scores_folder / f"{split}.npy", allow_pickle=False)
+        return scores
+
+    # --------------------------------------------------------------------------------------------- student
+
+    def build_scorer(self) -> keras.Model:
+        return build_scorer(self.config.student, self.data["train"].num_features, seed=self.config.seed)
+
+    def trained(self, model: str) -> Path:
+        """The folder with the weights and the history of `student` or `baseline`."""
+        config = self.config
+        strategy = make_strategy(config.train.strategy)
+        loss: dict[str, Any] = config.plain()["loss"]
+        if model == "baseline":  # whatever the student's loss: a sweep over it trains the baseline once
+            loss = {"label_loss": loss["label_loss"]}
+        key = {
+            "features": self.features_folder.name,
+            "scores": self.scores_folder.name if model == "student" else None,
+            "transform_scores": dataclasses.asdict(config.teacher.scores) if model == "student" else None,
+            "student": dataclasses.asdict(config.student),
+            "loss": loss,
+            "train": _without(config.train, "baseline"),
+            "seed": config.seed,
+            "device": [strategy.extended.worker_devices[0].split(":")[-2], strategy.num_replicas_in_sync],
+            "tensorflow": tf.__version__,
+        }
+
+        def make(folder: Path) -> None:
+            train = self.transformed("train")
+            if model == "student":
+                teacher = transform_scores(config.teacher.scores, self.teacher_scores("train"), train.offsets)
+            else:
+                teacher = np.zeros(train.num_docs, np.float32)
+            events = EventWriter(config.run_dir / "events", model)
+            fit(
+                self.build_scorer,
+                PackedBatches(train, teacher, config.train.lists_per_batch, config.seed),
+                self.transformed("vali"),
+                self.losses[model],
+                config.train,
+                strategy,
+                seed=config.seed,
+                folder=folder,
+                on_epoch=lambda row: (
+                    events.scalars(row["epoch"], _tags(row)),
+                    self.progress(model, row, config.train.epochs),
+                )[0],
+            )
+            events.close()
+
+        folder = self.store.get("student", key, make)
+        if not (
+            config.run_dir / "events" / model
+        ).exists():  # made by another run: its curves belong here too
+            events = EventWriter(config.run_dir / "events", model)
+            for row in load_history(folder)["epochs"]:
+                events.scalars(row["epoch"], _tags(row))
+            events.close()
+        return folder
+
+    def raw_scorer(self, model: str) -> RawScorer:
+        """`student` or `baseline` on raw features."""
+        scorer = self.build_scorer()
+        load_weights(scorer, self.trained(model))
+        return RawScorer(Transform.load(self.features_folder), scorer)
+
+    # -------------------------------------------------------------------------------------------- evaluate
+
+    def evaluate(self) -> dict[str, Any]:
+        """result.json as a dict; also writes per_query.csv and the last events."""
+        scores: dict[str, dict[str, np.ndarray]] = {
+            "teacher": {split: self.teacher_scores(split) for split in ("vali", "test")}
+        }
+        models: dict[str, dict[str, Any]] = {
+            "teacher": {
+                "parameters": self.teacher.num_parameters if self.teacher else None,
+                **_latency(self.teacher, self.data["test"].features),
+            }
+        }
+        for model in self.losses:
+            scorer = self.raw_scorer(model)
+            score = scorer.score
+            scores[model] = {split: score(self.data[split].features) for split in ("vali", "test")}
+            models[model] = {
+                "parameters": num_parameters(scorer.scorer),
+                "best_epoch": load_history(self.trained(model))["best_epoch"],
+                **_latency(score, self.data["test"].features),
+            }
+        max_grade = max(4.0, *(float(data.labels.max()) for data in self.data.values()))
+        per_query: dict[str, dict[str, np.ndarray]] = {}
+        for model, of_split in scores.items():
+            models[model]["metrics"] = {}
+            for split, values in of_split.items():
+                data = self.data[split]
+                metrics = ranking_metrics(
+                    values, data.labels, data.offsets, max_grade=max_grade, ties=self.config.evaluate.ties
+                )
+                models[model]["metrics"][split] = summarise(metrics)
+                if split == "test":
+                    per_query[model] = metrics
+        pairs = [("student", "baseline"), ("student", "teacher"), ("baseline", "teacher")]
+        comparisons = [
+            compare(per_query[a][MONITOR], per_query[b][MONITOR], a=a, b=b, metric=MONITOR)
+            for a, b in pairs
+            if a in per_query and b in per_query
+        ]
+        with atomic(self.config.run_dir / "per_query.csv") as temporary:
+            write_per_query(temporary, self.data["test"], per_query)
+        self._final_events(models)
+        return {
+            "run": {
+                "seed": self.config.seed,
+                "command": self.command,
+                "commit": _commit(),
+                "versions": {"python": platform.python_version()}
+                | {name: importlib.metadata.version(name) for name in _PACKAGES},
+                "device": _device(),
+                "started": self.started,
+                "seconds": self.seconds,
+            },
+            "config": self.config.plain(),
+            "data": {
+                "name": self.config.data.name,
+                "fingerprint": fingerprint(
+                    json.loads((self.data_folder / "manifest.json").read_text())["files"]
+                ),
+                "splits": {
+                    split: {
+                        "queries": data.num_queries,
+                        "docs": data.num_docs,
+                        "blank_queries": data.num_blank_queries,
+                    }
+                    for split, data in self.data.items()
+                },
+            },
+            "models": models,
+            "agreement": {
+                "test": agreement(
+                    scores["teacher"]["test"], scores["student"]["test"], self.data["test"].offsets
+                )
+            },
+            "comparisons": comparisons,
+        }
+
+    def _final_events(self, models: dict[str, dict[str, Any]]) -> None:
+        convention = self.config.evaluate.no_relevant
+        for model, result in models.items():
+            events = EventWriter(self.config.run_dir / "events", model)
+            last = 1 if model == "teacher" else len(load_history(self.trained(model))["epochs"])
+            test = {
+                f"test/ndcg@{k} ({convention})": result["metrics"]["test"][f"ndcg@{k}"][convention]
+                for k in (1, 5, 10)
+            }
+            events.scalars(last, {tag: value for tag, value in test.items() if value is not None})
+            if model == "teacher":  # a level line across the chart of the others
+                longest = max(len(load_history(self.trained(name))["epochs"]) for name in self.losses)
+                vali = {"ndcg@" + str(k): result["metrics"]["vali"][f"ndcg@{k}"]["skip"] for k in (1, 5, 10)}
+                for step in (1, longest):
+                    events.scalars(step, {f"vali/{k} (skip)": v for k, v in vali.items() if v is not None})
+            events.text("config", "```yaml\n" + (self.config.run_dir / "config.yaml").read_text() + "```")
+            events.close()
+
+    # ------------------------------------------------------------------------------------------------- run
+
+    def __call__(self) -> dict[str, Any] | None:
+        """Runs the stages up to `stage`; the result, if the evaluation is among them."""
+        tf.config.experimental.enable_op_determinism() if self.config.train.deterministic else None
+        keras.utils.set_random_seed(self.config.seed)
+        shutil.rmtree(self.config.run_dir / "events", ignore_errors=True)
+        result = None
+        for stage in self.config.stages():
+            with self._timed(stage):
+                if stage == "data":
+                    _ = self.features_folder
+                elif stage == "teacher":
+                    _ = self.scores_folder
+                elif stage == "student":
+                    for model in self.losses:
+                        self.trained(model)
+                elif stage == "evaluate":
+                    result = self.evaluate()
+                elif stage == "export":
+                    self._export()
+        if result is not None:
+            write_json(self.config.run_dir / "result.json", result)
+        return result
+
+    @contextlib.contextmanager
+    def _timed(self, stage: str) -> Iterator[None]:
+        log.info("stage %s", stage)
+        began = time.perf_counter()
+        yield
+        self.seconds[stage] = round(time.perf_counter() - began, 3)
+
+    def _export(self) -> None:
+        folder, temporary = self.config.run_dir / "student", self.config.run_dir / ".student.part"
+        shutil.rmtree(temporary, ignore_errors=True)
+        self.raw_scorer("student").save(temporary)
+        shutil.rmtree(folder, ignore_errors=True)
+        os.rename(temporary, folder)
+
+
+def _without(config: Any, *names: str) -> dict[str, Any]:
+    return {key: value for key, value in dataclasses.asdict(config).items() if key not in names}
+
+
+def _tags(row: dict[str, Any]) -> dict[str, float]:
+    """TensorBoard tags of a row of the history; models share them, so that they share the charts."""
+    tags = {
+        f"train/{key}": row[key] for key in ("loss", "learning_rate", "steps_per_second", "docs_per_second")
+    }
+    return tags | {f"vali/{key} (skip)": value for key, value in row["vali"].items()}
+
+
+def _latency(
+    score: Callable[[np.ndarray], np.ndarray] | None, features: np.ndarray
+) -> dict[str, float | None]:
+    return {"us_per_doc": None, "us_per_doc_list120": None} if score is None else {**latency(score, features)}
+
+
+def _device() -> str:
+    gpus = tf.config.list_physical_devices("GPU")
+    if gpus:
+        return ", ".join(
+            tf.config.experimental.get_device_details(gpu).get("device_name", "GPU") for gpu in gpus
+        )
+    return f"CPU {platform.machine()}, {os.cpu_count()} cores"
+
+
+def _commit() -> str | None:
+    """The commit of the checkout that this package runs from; None for an installed one."""
+    root = Path(__file__).resolve().parent.parent
+    if not (root / ".git").exists():
+        return None
+    command = ["git", "-C", str(root), "describe", "--always", "--abbrev=40", "--dirty", "--exclude=*"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    return done.stdout.strip() or None

@@ -1,0 +1,1 @@
+"""Teachers, and the step from their raw scores to the loss."""

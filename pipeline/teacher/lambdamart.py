@@ -1,0 +1,79 @@
+"""LambdaMART teachers: LightGBM's lambdarank objective with early stopping on the validation split."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import lightgbm
+import numpy as np
+
+from pipeline.config import LambdaMARTTeacher
+from pipeline.data import RankingData
+
+_MAX_LABEL = 30  # LightGBM's default gains, 2^label - 1, go this far
+
+
+def _dataset(data: RankingData, reference: lightgbm.Dataset | None = None) -> lightgbm.Dataset:
+    labels = data.labels
+    if (labels != np.round(labels)).any() or labels.max() > _MAX_LABEL:
+        raise ValueError(f"teacher=lambdamart needs whole relevance labels from 0 to {_MAX_LABEL}")
+    return lightgbm.Dataset(data.features, labels, group=data.list_sizes, reference=reference)
+
+
+def fit_lambdamart(config: LambdaMARTTeacher, train: RankingData, vali: RankingData, folder: Path) -> None:
+    """Trains the members and writes each as LightGBM text, `member-<n>.txt`, cut at its best tree.
+
+    The result depends on data and config alone, not on the number of threads.
+    """
+    for member in range(config.members):
+        parameters = {
+            "objective": "lambdarank",
+            "metric": "ndcg",
+            "eval_at": [10],
+            "lambdarank_truncation_level": config.truncation_level,
+            "learning_rate": config.learning_rate,
+            "num_leaves": config.num_leaves,
+            "min_data_in_leaf": config.min_docs_in_leaf,
+            "min_sum_hessian_in_leaf": config.min_sum_hessian,
+            "feature_fraction": config.feature_fraction,
+            "bagging_fraction": 1.0 if config.members == 1 else 0.8,
+            "bagging_freq": 0 if config.members == 1 else 1,
+            "bagging_by_query": True,
+            "seed": config.seed + member,
+            "deterministic": True,
+            "force_row_wise": True,
+            "num_threads": os.cpu_count(),
+            "verbosity": -1,
+        }
+        trainset = _dataset(train)
+        booster = lightgbm.train(
+            parameters,
+            trainset,
+            config.num_trees,
+            valid_sets=[_dataset(vali, trainset)],
+            callbacks=[lightgbm.early_stopping(config.early_stopping, verbose=False)],
+        )
+        booster.save_model(folder / f"member-{member}.txt", num_iteration=booster.best_iteration)
+
+
+class LambdaMART:
+    """The members in a folder; scores are their mean."""
+
+    def __init__(self, folder: Path) -> None:
+        paths = sorted(folder.glob("member-*.txt"))
+        self.members = [lightgbm.Booster(model_file=path) for path in paths]
+
+    @property
+    def num_parameters(self) -> int:
+        """Split thresholds and leaf values."""
+        trees = (tree for member in self.members for tree in member.dump_model()["tree_info"])
+        return sum(2 * tree["num_leaves"] - 1 for tree in trees)
+
+    @property
+    def num_trees(self) -> int:
+        return sum(member.num_trees() for member in self.members)
+
+    def __call__(self, features: np.ndarray) -> np.ndarray:
+        """Raw features float32 [docs, F] -> float64 [docs]."""
+        return np.mean([member.predict(features) for member in self.members], axis=0)

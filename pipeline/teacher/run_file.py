@@ -1,0 +1,99 @@
+"""Teacher scores made elsewhere: a TREC run file or a .npy, aligned with the data by query id and row."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+
+from pipeline.data import RankingData
+
+
+def read_scores(path: Path, data: RankingData) -> np.ndarray:
+    """The scores in `path` for each document of `data`.
+
+    Args:
+      path: `.npy`: numbers [docs] in the order of the rows. Anything else: a TREC run, lines of
+        `query_id Q0 document rank score tag`, in any order, where document is the number of the row within its
+        query, counted from 0 or from 1 throughout the file. The rank is not looked at.
+      data: the split that was scored.
+
+    Returns:
+      float64 [docs].
+
+    Raises:
+      ValueError: a document has no score or two, a line names a document that is not there, a score is not a
+        finite number; names the file and the line.
+    """
+    return _read_npy(path, data) if path.suffix == ".npy" else _read_trec(path, data)
+
+
+def _read_npy(path: Path, data: RankingData) -> np.ndarray:
+    scores = np.load(path, allow_pickle=False)
+    if scores.shape != (data.num_docs,) or scores.dtype.kind not in "fiu":
+        raise ValueError(
+            f"{path}: holds {scores.dtype} {list(scores.shape)}, the data has {data.num_docs} documents; "
+            "mend: one number for each row of the data, in the same order"
+        )
+    scores = scores.astype(np.float64)
+    if not np.isfinite(scores).all():
+        row = int(np.flatnonzero(~np.isfinite(scores))[0])
+        raise ValueError(f"{path}: row {row}: score {scores[row]} is not a finite number")
+    return scores
+
+
+def _read_trec(path: Path, data: RankingData) -> np.ndarray:
+    first_row = {query: int(start) for query, start in zip(data.query_ids, data.offsets[:-1], strict=True)}
+    queries: list[str] = []
+    documents: list[int] = []
+    values: list[float] = []
+    lines: list[int] = []
+    with path.open(encoding="utf-8") as file:
+        for number, line in enumerate(file, 1):
+            fields = line.split()
+            if not fields:
+                continue
+            if len(fields) != 6:
+                raise ValueError(
+                    f"{path}:{number}: {len(fields)} fields; mend: query_id Q0 document rank score tag"
+                )
+            query, _, document, _, value, _ = fields
+            if query not in first_row:
+                raise ValueError(f"{path}:{number}: query {query!r} is not in the data")
+            try:
+                row, score = int(document), float(value)
+            except ValueError:
+                raise ValueError(
+                    f"{path}:{number}: document {document!r}, score {value!r}; mend: the document is the number of "
+                    "its row within the query, the score a number"
+                ) from None
+            if not math.isfinite(score):
+                raise ValueError(f"{path}:{number}: score {value!r} is not a finite number")
+            queries.append(query)
+            documents.append(row)
+            values.append(score)
+            lines.append(number)
+    base = min(documents, default=0)
+    if base not in (0, 1):
+        raise ValueError(f"{path}: the smallest document number is {base}; mend: count rows from 0 or from 1")
+    sizes = dict(zip(data.query_ids, data.list_sizes, strict=True))
+    scores = np.full(data.num_docs, np.nan)
+    for query, document, value, number in zip(queries, documents, values, lines, strict=True):
+        if document - base >= sizes[query]:
+            raise ValueError(
+                f"{path}:{number}: document {document} of query {query!r}, which has {sizes[query]} documents "
+                f"(counted from {base})"
+            )
+        row = first_row[query] + document - base
+        if not np.isnan(scores[row]):
+            raise ValueError(f"{path}:{number}: a second score for document {document} of query {query!r}")
+        scores[row] = value
+    missing = np.flatnonzero(np.isnan(scores))
+    if len(missing):
+        list_number = int(np.searchsorted(data.offsets, missing[0], side="right")) - 1
+        raise ValueError(
+            f"{path}: {len(missing)} documents have no score; the first is document "
+            f"{missing[0] - data.offsets[list_number] + base} of query {data.query_ids[list_number]!r}"
+        )
+    return scores

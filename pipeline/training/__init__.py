@@ -1,0 +1,1 @@
+"""Keras fit under tf.distribute, checkpoints and TensorBoard."""
