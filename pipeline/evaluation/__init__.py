@@ -1,0 +1,20 @@
+"""Evaluation: per-query table, agreement with the teacher, paired tests, latency, the table of a run."""
+
+from pipeline.evaluation.agreement import agreement
+from pipeline.evaluation.compare import Comparison, compare
+from pipeline.evaluation.latency import latency
+from pipeline.evaluation.per_query import PerQuery, read_per_query, write_per_query
+from pipeline.evaluation.table import markdown_table, result_cells, terminal_table
+
+__all__ = [
+    "Comparison",
+    "PerQuery",
+    "agreement",
+    "compare",
+    "latency",
+    "markdown_table",
+    "read_per_query",
+    "result_cells",
+    "terminal_table",
+    "write_per_query",
+]

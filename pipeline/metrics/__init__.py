@@ -1,0 +1,30 @@
+"""Ranking metrics in numpy: per query, full lists, deterministic ties. `ndcg_tf` is for graphs."""
+
+from pipeline.metrics.ndcg import ndcg, ranked_ndcg
+from pipeline.metrics.ranked import NoRelevant, RankedLists, Ties, rank_lists
+from pipeline.metrics.ranking import (
+    average_precision,
+    err,
+    mrr,
+    ranked_average_precision,
+    ranked_err,
+    ranked_mrr,
+)
+from pipeline.metrics.summary import ranking_metrics, summarise
+
+__all__ = [
+    "NoRelevant",
+    "RankedLists",
+    "Ties",
+    "average_precision",
+    "err",
+    "mrr",
+    "ndcg",
+    "rank_lists",
+    "ranked_average_precision",
+    "ranked_err",
+    "ranked_mrr",
+    "ranked_ndcg",
+    "ranking_metrics",
+    "summarise",
+]

@@ -1,0 +1,79 @@
+"""All metrics of one model on one split, per query, and their means."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from pipeline.metrics.ndcg import ranked_ndcg
+from pipeline.metrics.ranked import Ties, fill_blank, rank_lists
+from pipeline.metrics.ranking import ranked_average_precision, ranked_err, ranked_mrr
+
+
+def ranking_metrics(
+    scores: ArrayLike,
+    labels: ArrayLike,
+    offsets: ArrayLike,
+    *,
+    cutoffs: Sequence[int] = (1, 5, 10),
+    max_grade: float = 4,
+    ties: Ties = "index",
+) -> dict[str, np.ndarray]:
+    """Per-query values of every metric, from one sort of the documents.
+
+    Args:
+      scores: [docs], in the layout of `RankingData`; full lists.
+      labels: [docs].
+      offsets: [queries + 1].
+      cutoffs: those of NDCG.
+      max_grade: the highest grade of the data set, for ERR.
+      ties: the rule for equal scores, as in `pipeline.metrics.ndcg`.
+
+    Returns:
+      `ndcg@k` for each cut-off, `mrr@10`, `map` (full list) and `err@10`, each float64 [queries], NaN for a
+      query without a label above 0. MRR and MAP take label > 0 as relevant.
+
+    Raises:
+      ValueError: as `rank_lists`; a cut-off below 1; a label above `max_grade`.
+
+    >>> {name: float(v[0]) for name, v in ranking_metrics([2.0, 1.0], [0, 1], [0, 2], cutoffs=[1]).items()}
+    {'ndcg@1': 0.0, 'mrr@10': 0.5, 'map': 0.5, 'err@10': 0.03125}
+    """
+    ranked = rank_lists(scores, labels, offsets, ties=ties)
+    values = {f"ndcg@{cutoff}": ranked_ndcg(ranked, cutoff=cutoff) for cutoff in cutoffs}
+    values["mrr@10"] = ranked_mrr(ranked)
+    values["map"] = ranked_average_precision(ranked)
+    values["err@10"] = ranked_err(ranked, max_grade=max_grade)
+    return values
+
+
+def summarise(per_query: Mapping[str, np.ndarray]) -> dict[str, Any]:
+    """The means of what `ranking_metrics` gives, fit for JSON.
+
+    NDCG has one mean a convention: a blank query (none relevant) counts 0 (`zero`), is left out (`skip`;
+    None if that leaves no query) or counts 1 (`one`). MRR, MAP, ERR have one mean: such a query counts 0.
+
+    Raises:
+      ValueError: no queries.
+
+    >>> summarise({"ndcg@10": np.array([0.5, np.nan]), "map": np.array([0.5, np.nan])})
+    {'ndcg@10': {'zero': 0.25, 'skip': 0.5, 'one': 0.75}, 'map': 0.25}
+    """
+    means: dict[str, Any] = {}
+    for name, values in per_query.items():
+        if len(values) == 0:
+            raise ValueError(f"{name}: there is no query to take a mean over")
+        zero = float(fill_blank(values, "zero").mean())
+        if not name.startswith("ndcg@"):
+            means[name] = zero
+            continue
+        judged = values[~np.isnan(values)]
+        means[name] = {
+            "zero": zero,
+            "skip": float(judged.mean()) if len(judged) else None,
+            "one": float(fill_blank(values, "one").mean()),
+        }
+    return means
