@@ -1,7 +1,8 @@
 """What stages made, kept by content: atomic writes, locks, manifests with checksums.
 
-An artifact is a folder `<cache>/<kind>/<hash of its key>` that exists only when it is whole. It is made in
-`<hash>.work`, which a killed process leaves behind and the next one goes on from, and renamed when its manifest is written.
+An artifact is a folder `<cache>/<kind>/<hash of its key>` that exists only when it is whole. It is made
+in `<hash>.work`, which a killed process leaves behind and the next one goes on from, and renamed when its manifest
+is written.
 """
 
 from __future__ import annotations

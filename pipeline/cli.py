@@ -6,7 +6,7 @@ import logging
 import shlex
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import hydra
 import rich
@@ -57,8 +57,14 @@ def _run(config: Config) -> None:
         result = Run(config, command=shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]), progress=progress)()
     if result is not None:
         from pipeline.evaluation import terminal_table
+        from pipeline.metrics import NoRelevant, Ties
 
-        rich.print(terminal_table(result, no_relevant=config.evaluate.no_relevant, ties=config.evaluate.ties))
+        shown = config.evaluate
+        rich.print(
+            terminal_table(
+                result, no_relevant=cast(NoRelevant, shown.no_relevant), ties=cast(Ties, shown.ties)
+            )
+        )
     print(f"{config.run_dir}: " + ", ".join(sorted(path.name for path in config.run_dir.iterdir())))
 
 

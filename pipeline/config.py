@@ -86,9 +86,7 @@ class LetorData:
     duplicates: str = "error"  # a feature id twice in a line: error, first, last, sum
     unsorted: str = "error"  # feature ids that do not rise within a line: error, accept
     regroup: bool = False  # gather the rows of a query that is not contiguous
-    missing_value: float | None = (
-        None  # a number that stands for "missing" (Istella: DBL_MAX) and becomes 0
-    )
+    missing_value: float | None = None  # a number that stands for "missing" (Istella: DBL_MAX) and becomes 0
     transform: TransformConfig = dataclasses.field(default_factory=TransformConfig)
 
     def __post_init__(self) -> None:
@@ -254,9 +252,9 @@ class EvaluateConfig:
         _one_of("evaluate.ties", self.ties, ("index", "pessimistic"))
 
 
-DataConfig = typing.Union[SyntheticData, LetorData]
-TeacherConfig = typing.Union[LambdaMARTTeacher, RunFileTeacher]
-StudentConfig = typing.Union[LinearStudent, MLPStudent]
+DataConfig = SyntheticData | LetorData
+TeacherConfig = LambdaMARTTeacher | RunFileTeacher
+StudentConfig = LinearStudent | MLPStudent
 
 CHOICES: dict[str, dict[str, type]] = {
     "data": {"synthetic": SyntheticData, "letor": LetorData},

@@ -1,4 +1,4 @@
-"""The stages in order; each takes up what is already made. Called by cli.py, and by tests, with a checked Config."""
+"""The stages in order; each takes up what is already made."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import tensorflow as tf
@@ -31,7 +31,7 @@ from pipeline.data.synthetic import make_synthetic
 from pipeline.data.transform import Transform, fit_transform
 from pipeline.evaluation import agreement, compare, latency, write_per_query
 from pipeline.export import RawScorer
-from pipeline.metrics import ranking_metrics, summarise
+from pipeline.metrics import Ties, ranking_metrics, summarise
 from pipeline.models.scorer import build_scorer, num_parameters
 from pipeline.teacher.lambdamart import LambdaMART, fit_lambdamart
 from pipeline.teacher.run_file import read_scores
@@ -151,7 +151,7 @@ class Run:
     def scores_folder(self) -> Path:
         """Raw teacher scores of each split, float64 [docs], aligned with `data`."""
         config = self.config.teacher
-        key = {"data": self.data_folder.name, "teacher": _without(config, "scores")}
+        key: dict[str, Any] = {"data": self.data_folder.name, "teacher": _without(config, "scores")}
         if not isinstance(config, LambdaMARTTeacher):
             key["teacher"] |= {split: file_digest(Path(getattr(config, split))) for split in SPLITS}
 
@@ -201,6 +201,11 @@ class Run:
             else:
                 teacher = np.zeros(train.num_docs, np.float32)
             events = EventWriter(config.run_dir / "events", model)
+
+            def on_epoch(row: dict[str, Any]) -> None:
+                events.scalars(row["epoch"], _tags(row))
+                self.progress(model, row, config.train.epochs)
+
             fit(
                 self.build_scorer,
                 PackedBatches(train, teacher, config.train.lists_per_batch, config.seed),
@@ -210,10 +215,7 @@ class Run:
                 strategy,
                 seed=config.seed,
                 folder=folder,
-                on_epoch=lambda row: (
-                    events.scalars(row["epoch"], _tags(row)),
-                    self.progress(model, row, config.train.epochs),
-                )[0],
+                on_epoch=on_epoch,
             )
             events.close()
 
@@ -262,7 +264,11 @@ class Run:
             for split, values in of_split.items():
                 data = self.data[split]
                 metrics = ranking_metrics(
-                    values, data.labels, data.offsets, max_grade=max_grade, ties=self.config.evaluate.ties
+                    values,
+                    data.labels,
+                    data.offsets,
+                    max_grade=max_grade,
+                    ties=cast(Ties, self.config.evaluate.ties),
                 )
                 models[model]["metrics"][split] = summarise(metrics)
                 if split == "test":

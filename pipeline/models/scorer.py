@@ -8,7 +8,7 @@ import numpy as np
 import tensorflow as tf
 import tf_keras as keras
 
-from pipeline.config import LinearStudent, StudentConfig
+from pipeline.config import MLPStudent, StudentConfig
 
 _ROWS = 1 << 15  # documents scored at a time
 
@@ -55,18 +55,18 @@ def build_scorer(config: StudentConfig, num_features: int, *, seed: int) -> kera
       A model [docs, F] -> [docs].
     """
     inputs = keras.Input((num_features,))
-    hidden = [] if isinstance(config, LinearStudent) else config.hidden
 
     def dense(units: int, number: int, activation: str | None) -> keras.layers.Dense:
         initializer = keras.initializers.GlorotUniform(seed=1000 * seed + number)
         return keras.layers.Dense(units, activation, kernel_initializer=initializer)
 
-    x = inputs
-    for number, units in enumerate(hidden):
-        x = dense(units, number, config.activation)(x)
-        if config.dropout:
-            x = Dropout(config.dropout, seed=1000 * seed + number)(x)
-    x = dense(1, len(hidden), None)(x)
+    x, number = inputs, 0
+    if isinstance(config, MLPStudent):
+        for number, units in enumerate(config.hidden, 1):
+            x = dense(units, number, config.activation)(x)
+            if config.dropout:
+                x = Dropout(config.dropout, seed=1000 * seed + number)(x)
+    x = dense(1, number + 1, None)(x)
     return keras.Model(inputs, keras.layers.Reshape(())(x))
 
 

@@ -79,21 +79,21 @@ def _read_trec(path: Path, data: RankingData) -> np.ndarray:
         raise ValueError(f"{path}: the smallest document number is {base}; mend: count rows from 0 or from 1")
     sizes = dict(zip(data.query_ids, data.list_sizes, strict=True))
     scores = np.full(data.num_docs, np.nan)
-    for query, document, value, number in zip(queries, documents, values, lines, strict=True):
-        if document - base >= sizes[query]:
+    for query, row_number, score, number in zip(queries, documents, values, lines, strict=True):
+        if row_number - base >= sizes[query]:
             raise ValueError(
-                f"{path}:{number}: document {document} of query {query!r}, which has {sizes[query]} documents "
+                f"{path}:{number}: document {row_number} of query {query!r}, which has {sizes[query]} documents "
                 f"(counted from {base})"
             )
-        row = first_row[query] + document - base
+        row = first_row[query] + row_number - base
         if not np.isnan(scores[row]):
-            raise ValueError(f"{path}:{number}: a second score for document {document} of query {query!r}")
-        scores[row] = value
+            raise ValueError(f"{path}:{number}: a second score for document {row_number} of query {query!r}")
+        scores[row] = score
     missing = np.flatnonzero(np.isnan(scores))
     if len(missing):
         list_number = int(np.searchsorted(data.offsets, missing[0], side="right")) - 1
         raise ValueError(
             f"{path}: {len(missing)} documents have no score; the first is document "
-            f"{missing[0] - data.offsets[list_number] + base} of query {data.query_ids[list_number]!r}"
+            f"{missing[0] - data.offsets[list_number] + base} of query {str(data.query_ids[list_number])!r}"
         )
     return scores

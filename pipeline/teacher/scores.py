@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 from scipy import optimize, stats
 
@@ -24,9 +26,7 @@ def _zscore(scores: np.ndarray, offsets: np.ndarray) -> np.ndarray:
 
 def _rank(scores: np.ndarray, offsets: np.ndarray) -> np.ndarray:
     """-log2(1 + rank), rank 1 the best, ties share their mean rank."""
-    ranks = np.concatenate(
-        [stats.rankdata(-scores[a:b]) for a, b in zip(offsets[:-1], offsets[1:], strict=True)]
-    )
+    ranks = np.concatenate([stats.rankdata(-scores[a:b]) for a, b in itertools.pairwise(offsets)])
     return -np.log2(1.0 + ranks)
 
 

@@ -16,7 +16,7 @@ def save_arrays(path: Path, arrays: list[np.ndarray], extra: dict[str, Any]) -> 
     """Writes arrays in their order, and JSON-like `extra`, atomically to an .npz."""
     with atomic(path) as temporary, temporary.open("wb") as file:
         named = {f"a{number:04d}": array for number, array in enumerate(arrays)}
-        np.savez(file, extra=np.array(json.dumps(extra)), **named)
+        np.savez(file, allow_pickle=False, extra=np.array(json.dumps(extra)), **named)
 
 
 def load_arrays(path: Path) -> tuple[list[np.ndarray], dict[str, Any]]:

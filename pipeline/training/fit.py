@@ -53,6 +53,7 @@ class _Training(keras.Model):
         self.per_list_loss = tf.function(loss, jit_compile=True) if jit else loss
         self.loss_sum = keras.metrics.Sum("loss_sum")
         self.num_lists = keras.metrics.Sum("num_lists")
+        self.distribute_reduction_method = "first"  # the metrics are sums over replicas already
 
     @property
     def metrics(self) -> list[keras.metrics.Metric]:
@@ -129,7 +130,7 @@ class _AfterEpoch(keras.callbacks.Callback):
             )
         ranked = rank_lists(self.score(self.vali.features), self.vali.labels, self.vali.offsets)
         rate = self.model.optimizer.learning_rate
-        row = {
+        row: dict[str, Any] = {
             "epoch": epoch + 1,
             "loss": float(logs["loss"]),
             "vali": {f"ndcg@{k}": float(np.nanmean(ranked_ndcg(ranked, cutoff=k))) for k in (1, 5, 10)},

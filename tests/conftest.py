@@ -1,0 +1,51 @@
+"""Shared by the tests: where real data lies, logical CPU devices, tiny configs."""
+
+import pipeline  # isort: skip  first: it sets what TensorFlow reads when it is imported
+
+import os
+from pathlib import Path
+
+import pytest
+import tensorflow as tf
+from hydra import compose, initialize_config_module
+
+from pipeline.config import Config, from_composed
+
+ROOT = Path(pipeline.__file__).resolve().parent.parent
+# One process can test tf.distribute over several devices; must happen before TensorFlow makes its devices.
+tf.config.set_logical_device_configuration(
+    tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 4
+)
+
+TINY = (
+    "data.train_queries=24",
+    "data.vali_queries=12",
+    "data.test_queries=12",
+    "teacher.num_trees=8",
+    "teacher.num_leaves=7",
+    "train.epochs=3",
+    "train.lists_per_batch=8",
+)
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """The folder of real LETOR data sets; tests that need it are skipped where it is not."""
+    folder = Path(os.environ.get("RANKDISTIL_TEST_DATA", ROOT.parent / "shared" / "data"))
+    if not folder.is_dir():
+        pytest.skip(f"no real data at {folder}; RANKDISTIL_TEST_DATA names another folder")
+    return folder
+
+
+@pytest.fixture
+def tiny(tmp_path):
+    """A function from overrides to a checked Config of a run of seconds; folders below tmp_path."""
+
+    def make(*overrides: str, run: str = "run") -> Config:
+        folders = (f"run_dir={tmp_path / run}", f"cache_dir={tmp_path / 'cache'}")
+        with initialize_config_module("pipeline.conf", version_base="1.3"):
+            config = from_composed(compose("config", overrides=[*TINY, *folders, *overrides]))
+        config.run_dir.mkdir(exist_ok=True)
+        return config
+
+    return make

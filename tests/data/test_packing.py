@@ -1,0 +1,94 @@
+import dataclasses
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from pipeline.data import RankingData
+from pipeline.data.packing import PackedBatches, epoch_order, to_lists
+
+SIZES = [3, 1, 7, 2, 5, 4, 9, 1, 6, 2, 8]
+
+
+@pytest.fixture
+def batches():
+    offsets = np.cumsum([0, *SIZES]).astype(np.int64)
+    rows = np.arange(offsets[-1], dtype=np.float32)
+    ids = np.array([f"q{i}" for i in range(len(SIZES))])
+    data = RankingData(np.stack([rows, -rows], 1), rows % 5, offsets, ids)
+    return PackedBatches(data, teacher=10 * rows, lists_per_batch=4, seed=3)
+
+
+def lists_of(batches, step, replica=0):
+    """{list id: its rows}, read back from a packed batch through its slots."""
+    batch = batches.batch(step, replica)
+    size = batches.list_size
+    found = {}
+    for slot, features, teacher, label in zip(
+        batch["slot"], batch["features"], batch["teacher"], batch["labels"], strict=True
+    ):
+        row, column = divmod(int(slot), size)
+        if column < batch["sizes"][row]:
+            assert teacher == 10 * features[0]
+            assert label == features[0] % 5
+            found.setdefault(int(batch["list_ids"][row]), []).append(int(features[0]))
+    return found
+
+
+@pytest.mark.parametrize("num_replicas", [1, 2, 3, 5])
+def test_an_epoch_holds_every_document_of_every_list_once(batches, num_replicas):
+    batches = dataclasses.replace(batches, num_replicas=num_replicas)
+    for epoch in range(3):
+        found = {}
+        for step in range(batches.steps_per_epoch):
+            for replica in range(num_replicas):
+                part = lists_of(batches, epoch * batches.steps_per_epoch + step, replica)
+                assert not set(part) & set(found)
+                found |= part
+        offsets = batches.data.offsets
+        assert found == {q: list(range(offsets[q], offsets[q + 1])) for q in range(len(SIZES))}
+
+
+@pytest.mark.parametrize("num_replicas", [2, 3, 5])
+def test_replicas_share_out_the_same_global_batch(batches, num_replicas):
+    parts = dataclasses.replace(batches, num_replicas=num_replicas)
+    for step in range(2 * batches.steps_per_epoch):
+        shared = {}
+        for replica in range(num_replicas):
+            shared |= lists_of(parts, step, replica)
+            assert parts.batch(step, replica)["num_lists"] == batches.batch(step)["num_lists"]
+        assert shared == lists_of(batches, step)
+
+
+def test_order_is_a_function_of_seed_and_epoch():
+    first = epoch_order(50, seed=1, epoch=0)
+    assert sorted(first) == list(range(50))
+    assert (first == epoch_order(50, seed=1, epoch=0)).all()
+    assert (first != epoch_order(50, seed=1, epoch=1)).any()
+    assert (first != epoch_order(50, seed=2, epoch=0)).any()
+
+
+def test_dataset_gives_the_batches_in_order_from_any_step(batches):
+    batches = dataclasses.replace(batches, num_replicas=2)
+    elements = iter(batches.dataset(first_step=4, replicas=range(2)))
+    for step in range(4, 8):
+        for replica in range(2):
+            expected, got = batches.batch(step, replica), next(elements)
+            for name, value in expected.items():
+                np.testing.assert_array_equal(got[name], value)
+                assert batches.signature[name].is_compatible_with(got[name])
+
+
+def test_to_lists_and_its_gradient(batches):
+    batch = batches.batch(1)
+    docs = tf.constant(batch["features"][:, 0])
+    weights = np.random.default_rng(0).normal(size=[4, batches.list_size]).astype(np.float32)
+    with tf.GradientTape() as tape:
+        tape.watch(docs)
+        padded, mask = to_lists(docs, batch["slot"], batch["sizes"], batches.list_size)
+        loss = tf.reduce_sum(padded * weights)
+    expected = np.zeros(4 * batches.list_size, np.float32)
+    expected[batch["slot"]] = docs
+    np.testing.assert_array_equal(padded, expected.reshape(4, -1))
+    np.testing.assert_array_equal(np.sum(mask, 1), batch["sizes"])
+    np.testing.assert_array_equal(tape.gradient(loss, docs), weights.reshape(-1)[batch["slot"]])

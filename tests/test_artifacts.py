@@ -1,0 +1,127 @@
+import json
+import multiprocessing
+import os
+import signal
+import time
+
+import pytest
+
+from pipeline.artifacts import Store, atomic, fingerprint, write_json
+
+
+def content(text="whole"):
+    made = []
+
+    def make(folder):
+        made.append(folder)
+        (folder / "sub").mkdir(exist_ok=True)
+        (folder / "sub" / "a.txt").write_text(text)
+        (folder / "b.txt").write_text("b")
+
+    return make, made
+
+
+def test_an_artifact_is_made_once_for_each_key(tmp_path):
+    store = Store(tmp_path)
+    make, made = content()
+    first = store.get("kind", {"a": 1, "b": [2]}, make)
+    assert store.get("kind", {"b": [2], "a": 1}, make) == first
+    assert len(made) == 1
+    assert store.get("kind", {"a": 2, "b": [2]}, make) != first
+    assert (first / "sub" / "a.txt").read_text() == "whole"
+
+
+@pytest.mark.parametrize("name", ["sub/a.txt", "b.txt", "manifest.json"])
+@pytest.mark.parametrize("damage", ["flip", "truncate", "delete"])
+def test_a_damaged_artifact_is_named_removed_and_made_again(tmp_path, caplog, name, damage):
+    store = Store(tmp_path)
+    make, made = content()
+    folder = store.get("kind", {"a": 1}, make)
+    path = folder / name
+    raw = path.read_bytes()
+    if damage == "flip":
+        path.write_bytes(raw[:-3] + bytes([raw[-3] ^ 1]) + raw[-2:] if len(raw) > 3 else b"x")
+    elif damage == "truncate":
+        path.write_bytes(raw[:-1] if name != "manifest.json" else raw[: len(raw) // 2])
+    else:
+        path.unlink()
+    assert store.get("kind", {"a": 1}, make) == folder
+    assert len(made) == 2
+    assert path.read_bytes() == raw
+    assert name in caplog.text
+
+
+def test_an_artifact_of_another_format_is_made_again(tmp_path, caplog):
+    store = Store(tmp_path)
+    make, made = content()
+    folder = store.get("kind", {}, make)
+    manifest = json.loads((folder / "manifest.json").read_text())
+    (folder / "manifest.json").write_text(json.dumps(manifest | {"format": 0}))
+    store.get("kind", {}, make)
+    assert len(made) == 2
+    assert "format 0" in caplog.text
+
+
+def test_a_failed_make_leaves_no_artifact_and_its_work_to_the_next(tmp_path):
+    store = Store(tmp_path)
+
+    def fail(folder):
+        (folder / "half.txt").write_text("half")
+        raise RuntimeError("no")
+
+    with pytest.raises(RuntimeError):
+        store.get("kind", {}, fail)
+    assert not store.path("kind", {}).exists()
+
+    def go_on(folder):
+        assert (folder / "half.txt").read_text() == "half"
+
+    assert (store.get("kind", {}, go_on) / "half.txt").exists()
+
+
+def _make_slowly(root, seconds, counter):
+    def make(folder):
+        with counter.get_lock():
+            counter.value += 1
+        time.sleep(seconds)
+        (folder / "a.txt").write_text(str(os.getpid()))
+
+    Store(root).get("kind", {}, make)
+
+
+def test_of_many_processes_one_makes_and_a_killed_maker_is_replaced(tmp_path):
+    context = multiprocessing.get_context("fork")
+    counter = context.Value("i", 0)
+    processes = [context.Process(target=_make_slowly, args=(tmp_path, 1.0, counter)) for _ in range(4)]
+    processes[0].start()
+    while counter.value == 0:
+        time.sleep(0.01)
+    for process in processes[1:]:
+        process.start()
+    os.kill(processes[0].pid, signal.SIGKILL)
+    for process in processes:
+        process.join(60)
+    assert [process.exitcode for process in processes] == [-signal.SIGKILL, 0, 0, 0]
+    assert counter.value == 2
+
+
+def test_an_atomic_write_that_fails_keeps_the_old_file(tmp_path):
+    path = tmp_path / "file.json"
+    write_json(path, {"a": 1})
+
+    def half_write():
+        with atomic(path) as temporary:
+            temporary.write_text("half")
+            raise RuntimeError("no")
+
+    with pytest.raises(RuntimeError):
+        half_write()
+    assert json.loads(path.read_text()) == {"a": 1}
+    assert list(tmp_path.iterdir()) == [path]
+    with pytest.raises(ValueError, match="JSON"):
+        write_json(path, float("nan"))
+    assert json.loads(path.read_text()) == {"a": 1}
+
+
+def test_fingerprints_do_not_depend_on_the_order_of_keys():
+    assert fingerprint({"a": 1, "b": 2}) == fingerprint({"b": 2, "a": 1}) != fingerprint({"a": 1, "b": 3})

@@ -1,0 +1,96 @@
+import dataclasses
+
+import pytest
+import yaml
+from hydra import compose, initialize_config_module
+from hydra.errors import ConfigCompositionException
+from omegaconf import MISSING
+
+from pipeline.config import CHOICES, ConfigError, EvaluateConfig, TrainConfig, from_composed
+from tests.conftest import ROOT
+
+
+def composed(*overrides):
+    with initialize_config_module("pipeline.conf", version_base="1.3"):
+        return from_composed(compose("config", overrides=["run_dir=/somewhere", *overrides]))
+
+
+CLASSES = [(f"{group}/{name}", cls) for group, choices in CHOICES.items() for name, cls in choices.items()]
+CLASSES += [("train/default", TrainConfig), ("evaluate/default", EvaluateConfig)]
+
+
+@pytest.mark.parametrize(("path", "cls"), CLASSES)
+def test_yaml_lists_every_option_with_its_default(path, cls):
+    def defaults(cls):
+        values = {}
+        for field in dataclasses.fields(cls):
+            value = field.default
+            if field.default_factory is not dataclasses.MISSING:
+                value = field.default_factory()
+            values[field.name] = dataclasses.asdict(value) if dataclasses.is_dataclass(value) else value
+        return {key: "???" if value is MISSING else value for key, value in values.items()}
+
+    written = yaml.safe_load((ROOT / "conf" / f"{path}.yaml").read_text())
+    assert written == defaults(cls)
+
+
+def test_every_choice_has_a_file_and_a_class():
+    for group, choices in CHOICES.items():
+        assert {path.stem for path in (ROOT / "conf" / group).glob("*.yaml")} == set(choices)
+
+
+def test_values_arrive():
+    config = composed(
+        "loss.topk=5", "data.transform.clip=3", "teacher.scores.scale=2", "student.hidden=[4,2]"
+    )
+    assert config.loss.options["topk"] == 5
+    assert config.data.transform.clip == 3.0
+    assert config.teacher.scores.scale == 2.0
+    assert config.student.hidden == [4, 2]
+    assert config.plain()["loss"]["topk"] == 5
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("+data.typo=1", "data.typo is unknown"),
+        ("+data.transform.cip=1", r"data.transform.cip is unknown: did you mean clip\?"),
+        ("+typo=1", "option=typo is unknown"),
+        ("train.epochs=0", "train.epochs=0 is not possible"),
+        ("train.epochs=many", "train.epochs: Value 'many'"),
+        ("train.strategy=mirored", r"did you mean mirrored\?"),
+        ("data=letor", "data.train is not set"),
+        ("teacher=run_file", "teacher.train is not set"),
+        ("teacher.scores.transform=zcore", r"did you mean zscore\?"),
+        ("teacher.scores.cap=-1", "teacher.scores.cap=-1"),
+        ("loss.label_weight=2", "loss.label_weight=2"),
+        ("loss.label_weight=x", "loss.label_weight=x is not a number"),
+        ("student.hidden=[]", "student.hidden"),
+        ("seed=-1", "seed=-1"),
+        ("stage=teech", r"did you mean teacher\?"),
+        ("evaluate.no_relevant=half", "available: one, skip, zero"),
+    ],
+)
+def test_a_wrong_option_is_an_error_that_says_what_is_possible(override, message):
+    with pytest.raises(ConfigError, match=message):
+        composed(override)
+
+
+def test_scale_and_entropy_exclude_each_other():
+    with pytest.raises(ConfigError, match="sets the scale"):
+        composed("teacher.scores.entropy=2", "teacher.scores.scale=3")
+
+
+def test_a_missing_file_is_named():
+    with pytest.raises(ConfigError, match=r"data\.train=/no/such/file"):
+        composed("data=letor", "data.train=/no/such/file", "data.vali=/x", "data.test=/y")
+
+
+def test_hydra_rejects_an_unknown_key_without_plus():
+    with pytest.raises(ConfigCompositionException, match="typo"):
+        composed("data.typo=1")
+
+
+def test_stage_names_the_last_one():
+    assert composed("stage=teacher").stages() == ("data", "teacher")
+    assert composed().stages() == ("data", "teacher", "student", "evaluate", "export")

@@ -1,0 +1,167 @@
+import dataclasses
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from pipeline.config import ConfigError, LinearStudent, MLPStudent, TrainConfig
+from pipeline.data import RankingData
+from pipeline.data.packing import PackedBatches
+from pipeline.metrics import ndcg
+from pipeline.models.scorer import build_scorer, scoring_function
+from pipeline.training import fit as fit_module
+from pipeline.training.fit import fit, load_history, load_weights
+from pipeline.training.strategy import make_strategy
+
+CONFIG = TrainConfig(epochs=4, lists_per_batch=6, learning_rate=0.01, jit="off")
+STUDENT = MLPStudent(hidden=[8])
+
+
+def make_data(num_queries, seed):
+    random = np.random.default_rng(seed)
+    offsets = np.concatenate([[0], np.cumsum(random.integers(1, 12, num_queries))]).astype(np.int64)
+    features = random.normal(size=(offsets[-1], 5)).astype(np.float32)
+    labels = np.digitize(features[:, 0] + 0.3 * features[:, 1] ** 2, [0, 1, 2]).astype(np.float32)
+    return RankingData(features, labels, offsets, np.array([f"{seed}-{q}" for q in range(num_queries)]))
+
+
+TRAIN, VALI = make_data(20, seed=1), make_data(10, seed=2)
+
+
+def listnet(teacher, labels, student, mask, *, seed, list_ids):
+    """A loss with weights that depend on (seed, list), so that step and list numbers matter."""
+    weight = 1 + 0.5 * tf.cos(tf.cast(seed[0] + 31 * seed[1] + 7 * list_ids, tf.float32))
+    teacher = tf.where(mask, teacher, -1e9)
+    student = tf.where(mask, student, -1e9)
+    cross = tf.reduce_sum(tf.where(mask, tf.nn.softmax(teacher) * tf.nn.log_softmax(student), 0.0), -1)
+    return -cross * weight
+
+
+def train(
+    folder, *, config=CONFIG, student=STUDENT, strategy="one_device", loss=listnet, on_epoch=lambda row: None
+):
+    folder.mkdir(exist_ok=True)
+    batches = PackedBatches(TRAIN, 2 * TRAIN.labels, config.lists_per_batch, seed=5)
+    fit(
+        lambda: build_scorer(student, 5, seed=0),
+        batches,
+        VALI,
+        loss,
+        config,
+        make_strategy(strategy) if isinstance(strategy, str) else strategy,
+        seed=5,
+        folder=folder,
+        on_epoch=on_epoch,
+    )
+    scorer = build_scorer(student, 5, seed=1)
+    load_weights(scorer, folder)
+    return scorer, load_history(folder)
+
+
+def numbers(history):
+    """What must not depend on speed."""
+    return [
+        {key: row[key] for key in ("epoch", "loss", "vali", "learning_rate")} for row in history["epochs"]
+    ]
+
+
+def test_training_learns_and_keeps_the_best_epoch(tmp_path):
+    scorer, history = train(tmp_path / "a", config=dataclasses.replace(CONFIG, epochs=12))
+    values = [row["vali"]["ndcg@10"] for row in history["epochs"]]
+    assert history["best_epoch"] == 1 + int(np.argmax(values))
+    scores = scoring_function(scorer)(VALI.features)
+    lists = zip(VALI.offsets[:-1], VALI.offsets[1:], strict=True)
+    found = np.nanmean([ndcg(scores[a:b], VALI.labels[a:b]) for a, b in lists])
+    assert found == pytest.approx(max(values), abs=1e-9)
+    assert history["epochs"][-1]["loss"] < history["epochs"][0]["loss"]
+    assert max(values) > values[0]
+    assert not (tmp_path / "a" / "checkpoint.npz").exists()
+
+
+def test_the_loss_of_an_epoch_is_the_mean_over_its_lists(tmp_path):
+    still = dataclasses.replace(CONFIG, epochs=1, learning_rate=1e-12)
+
+    def size(teacher, labels, student, mask, *, seed, list_ids):
+        return tf.reduce_sum(tf.cast(mask, tf.float32), -1) + 0 * tf.reduce_sum(student, -1)
+
+    _, history = train(tmp_path / "a", config=still, loss=size)
+    assert history["epochs"][0]["loss"] == pytest.approx(TRAIN.num_docs / TRAIN.num_queries)
+
+
+def centred_scores(scorer):
+    """The scores of each list less their mean: the loss leaves a common shift to rounding errors."""
+    scores = scoring_function(scorer)(VALI.features)
+    return scores - np.repeat(np.add.reduceat(scores, VALI.offsets[:-1]) / VALI.list_sizes, VALI.list_sizes)
+
+
+def test_replicas_give_the_numbers_of_one_device(tmp_path):
+    one, one_history = train(tmp_path / "one")
+    many, many_history = train(tmp_path / "many", strategy="mirrored")
+    assert make_strategy("mirrored").num_replicas_in_sync == 4
+    for a, b in zip(one_history["epochs"], many_history["epochs"], strict=True):
+        assert a["loss"] == pytest.approx(b["loss"], rel=1e-5)
+        assert a["vali"] == pytest.approx(b["vali"], abs=1e-6)
+    np.testing.assert_allclose(centred_scores(many), centred_scores(one), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("schedule", ["constant", "cosine"])
+@pytest.mark.parametrize("student", [STUDENT, MLPStudent(hidden=[8, 4], dropout=0.3), LinearStudent()])
+def test_a_run_that_is_killed_goes_on_to_the_same_numbers(tmp_path, schedule, student):
+    config = dataclasses.replace(CONFIG, schedule=schedule, weight_decay=0.01)
+    whole, whole_history = train(tmp_path / "whole", config=config, student=student)
+
+    class Killed(Exception):
+        pass
+
+    def kill(row):
+        if row["epoch"] == 2:
+            raise Killed
+
+    with pytest.raises(Killed):
+        train(tmp_path / "killed", config=config, student=student, on_epoch=kill)
+    rows = []
+    resumed, history = train(tmp_path / "killed", config=config, student=student, on_epoch=rows.append)
+    assert numbers(history) == numbers(whole_history)
+    assert history["best_epoch"] == whole_history["best_epoch"]
+    assert [row["epoch"] for row in rows] == [1, 2, 3, 4]
+    for a, b in zip(whole.get_weights(), resumed.get_weights(), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_patience_ends_training_early(tmp_path):
+    config = dataclasses.replace(CONFIG, epochs=50, patience=2, learning_rate=1e-9)
+    _, history = train(tmp_path / "a", config=config)
+    assert len(history["epochs"]) == history["best_epoch"] + 2 < 50
+
+
+def test_cosine_schedule_falls_to_zero(tmp_path):
+    _, history = train(tmp_path / "a", config=dataclasses.replace(CONFIG, schedule="cosine"))
+    rates = [row["learning_rate"] for row in history["epochs"]]
+    expected = [0.01 * (1 + np.cos(np.pi * step / 16)) / 2 for step in (3, 7, 11, 15)]  # 4 steps an epoch
+    np.testing.assert_allclose(rates, expected, rtol=1e-5)
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_checkpoint(tmp_path):
+    def explode(teacher, labels, student, mask, *, seed, list_ids):
+        per_list = listnet(teacher, labels, student, mask, seed=seed, list_ids=list_ids)
+        return per_list * tf.where(seed[1] >= 6, np.nan, 1.0)  # 4 steps an epoch: in the second
+
+    with pytest.raises(FloatingPointError, match=r"in epoch 2; mend: a smaller train\.learning_rate"):
+        train(tmp_path / "a", loss=explode)
+    arrays, extra = fit_module.checkpoint.load_arrays(tmp_path / "a" / "checkpoint.npz")
+    assert len(extra["history"]) == 1
+    assert all(np.isfinite(array).all() for array in arrays)
+
+
+def test_jit_changes_nothing_but_speed(tmp_path):
+    off, _ = train(tmp_path / "off")
+    on, _ = train(tmp_path / "on", config=dataclasses.replace(CONFIG, jit="loss"))
+    np.testing.assert_allclose(centred_scores(on), centred_scores(off), rtol=1e-3, atol=1e-3)
+
+
+def test_a_strategy_without_its_devices_names_those_found(monkeypatch):
+    cpus = tf.config.list_logical_devices("CPU")
+    assert make_strategy("auto").num_replicas_in_sync == 1
+    monkeypatch.setattr(tf.config, "list_logical_devices", lambda kind: cpus[:1] if kind == "CPU" else [])
+    with pytest.raises(ConfigError, match=r"found /device:CPU:0\. mend: train\.strategy=one_device"):
+        make_strategy("mirrored")
