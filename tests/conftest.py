@@ -37,15 +37,15 @@ def real_data() -> Path:
     return folder
 
 
-@pytest.fixture
-def tiny(tmp_path):
-    """A function from overrides to a checked Config of a run of seconds; folders below tmp_path."""
-
-    def make(*overrides: str, run: str = "run") -> Config:
-        folders = (f"run_dir={tmp_path / run}", f"cache_dir={tmp_path / 'cache'}")
-        with initialize_config_module("pipeline.conf", version_base="1.3"):
-            config = from_composed(compose("config", overrides=[*TINY, *folders, *overrides]))
-        config.run_dir.mkdir(exist_ok=True)
-        return config
-
-    return make
+def tiny_config(root: Path, *overrides: str, run: str = "run", cache: str = "cache") -> Config:
+    """The checked Config of a run of seconds, with its folders below `root`."""
+    chosen = {override.split("=")[0] for override in overrides}
+    base = [
+        override for override in TINY if override.split(".")[0] not in chosen
+    ]  # not data.* with data=letor
+    folders = (f"run_dir={root / run}", f"cache_dir={root / cache}")
+    with initialize_config_module("pipeline.conf", version_base="1.3"):
+        config = from_composed(compose("config", overrides=[*base, *folders, *overrides]))
+    config.run_dir.mkdir(exist_ok=True, parents=True)
+    (config.run_dir / "config.yaml").write_text("seed: 0\n")  # as the command line writes it
+    return config

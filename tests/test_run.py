@@ -1,0 +1,242 @@
+"""The stages together, on tiny data."""
+
+import ast
+import csv
+import functools
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+import pipeline.run as run_module
+from pipeline.run import Run
+from tests.conftest import ROOT, tiny_config
+
+MODELS = ("teacher", "baseline", "student")
+
+
+def untimed(result):
+    """A result without what depends on the clock or the folder."""
+    result = json.loads(json.dumps(result))
+    del result["run"]
+    for key in ("run_dir", "cache_dir"):
+        del result["config"][key]
+    for model in result["models"].values():
+        for key in ("us_per_doc", "us_per_doc_list120"):
+            del model[key]
+    return result
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory):
+    return functools.partial(tiny_config, tmp_path_factory.mktemp("runs"))
+
+
+@pytest.fixture(scope="module")
+def first(tiny):
+    config = tiny()
+    return config, Run(config, command="rankdistil x=1")()
+
+
+def test_result_json_has_the_designed_form(first):
+    config, result = first
+    assert json.loads((config.run_dir / "result.json").read_text()) == json.loads(json.dumps(result))
+    run = result["run"]
+    assert run["command"] == "rankdistil x=1"
+    assert run["seed"] == 0
+    assert set(run["versions"]) >= {"python", "tensorflow", "tensorflow-ranking", "lightgbm"}
+    assert set(run["seconds"]) == {"data", "teacher", "student", "evaluate", "export"}
+    assert {"commit", "device", "started"} <= set(run)
+    assert result["config"]["loss"]["topk"] == config.loss.options["topk"]
+    assert result["data"]["splits"]["test"] == {
+        "queries": 12,
+        "docs": result["data"]["splits"]["test"]["docs"],
+        "blank_queries": result["data"]["splits"]["test"]["blank_queries"],
+    }
+    assert set(result["models"]) == set(MODELS)
+    for model in result["models"].values():
+        assert model["parameters"] > 0
+        assert model["us_per_doc"] > 0
+        for split in ("vali", "test"):
+            metrics = model["metrics"][split]
+            for cutoff in (1, 5, 10):
+                values = metrics[f"ndcg@{cutoff}"]
+                assert set(values) == {"zero", "skip", "one"}
+                assert 0 <= values["zero"] <= values["skip"] <= 1
+            assert all(0 <= metrics[name] <= 1 for name in ("mrr@10", "map", "err@10"))
+    assert set(result["agreement"]["test"]) == {"kendall_tau", "overlap@10", "ndcg@10_vs_teacher"}
+    pairs = [(c["a"], c["b"]) for c in result["comparisons"]]
+    assert pairs == [("student", "baseline"), ("student", "teacher"), ("baseline", "teacher")]
+    assert {"metric", "difference", "ci95", "p", "win", "tie", "loss"} <= set(result["comparisons"][0])
+
+
+def test_per_query_values_have_the_mean_of_the_result(first):
+    config, result = first
+    with (config.run_dir / "per_query.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 12
+    for model in MODELS:
+        values = [float(row[f"{model}/ndcg@10"]) for row in rows if row[f"{model}/ndcg@10"]]
+        assert np.mean(values) == pytest.approx(result["models"][model]["metrics"]["test"]["ndcg@10"]["skip"])
+
+
+def test_events_put_the_models_on_the_same_charts(first):
+    config, _ = first
+    tags = {}
+    for model in MODELS:
+        events = EventAccumulator(str(config.run_dir / "events" / model), {"tensors": 0})
+        events.Reload()
+        tags[model] = set(events.Tags()["tensors"])
+    charts = {f"{split}/ndcg@{k} (skip)" for split in ("vali", "test") for k in (1, 5, 10)}
+    for model in MODELS:
+        assert charts <= tags[model]
+        assert "config" in tags[model]
+    steps = {"train/loss", "train/learning_rate", "train/steps_per_second", "train/docs_per_second"}
+    assert steps <= tags["student"] & tags["baseline"]
+
+
+def test_the_exported_student_scores_raw_features_without_this_package(first, tmp_path):
+    config, _ = first
+    data = Run(config).data["test"]
+    expected = Run(config).raw_scorer("student").score(data.features)
+    np.save(tmp_path / "raw.npy", data.features)
+    script = """
+import sys, numpy as np, tensorflow as tf
+model, raw, out = sys.argv[1:]
+features = np.load(raw)
+signatures = tf.saved_model.load(model).signatures
+scores = signatures["rank"](features=tf.constant(features))["scores"]
+mask = tf.constant([[True, True, False], [True, True, True]])
+lists = signatures["rank_lists"](features=tf.constant(features[:6].reshape(2, 3, -1)), mask=mask)["scores"]
+assert not any(name.split(".")[0] == "pipeline" for name in sys.modules)
+np.savez(out, scores=scores, lists=lists)
+"""
+    out = tmp_path / "out.npz"
+    command = [sys.executable, "-c", script, config.run_dir / "student", tmp_path / "raw.npy", out]
+    subprocess.run(command, check=True, cwd=tmp_path)
+    got = np.load(out)
+    np.testing.assert_allclose(got["scores"], expected, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(got["lists"][1], expected[3:6], rtol=1e-5, atol=1e-6)
+    assert got["lists"][0, 2] == -np.inf
+
+
+def test_the_same_seed_gives_the_same_numbers_with_and_without_a_cache(first, tiny):
+    _, result = first
+    assert untimed(Run(tiny(run="warm"))()) == untimed(result)
+    assert untimed(Run(tiny(run="cold", cache="another"))()) == untimed(result)
+    assert untimed(Run(tiny("seed=1", run="seed"))()) != untimed(result)
+
+
+def test_another_temperature_trains_neither_teacher_nor_baseline_again(first, tiny, monkeypatch):
+    _, result = first
+    trained = []
+    fit = run_module.fit
+
+    def counted(*args, **kwargs):
+        trained.append(kwargs["folder"])
+        return fit(*args, **kwargs)
+
+    def never(*args, **kwargs):
+        raise AssertionError("the teacher was trained again")
+
+    monkeypatch.setattr(run_module, "fit", counted)
+    monkeypatch.setattr(run_module, "fit_lambdamart", never)
+    other = Run(tiny("loss.temperature=3", run="temperature"))()
+    assert len(trained) == 1
+    assert other["models"]["student"]["metrics"] != result["models"]["student"]["metrics"]
+    for model in ("teacher", "baseline"):
+        assert other["models"][model]["metrics"] == result["models"][model]["metrics"]
+
+
+def test_a_cached_student_brings_its_curves_into_the_new_run(first, tiny):
+    config = tiny(run="curves")
+    Run(config)()
+    events = EventAccumulator(str(config.run_dir / "events" / "student"), {"tensors": 0})
+    events.Reload()
+    assert [event.step for event in events.Tensors("train/loss")] == [1, 2, 3]
+
+
+def test_a_stage_ends_there(tiny):
+    config = tiny("stage=teacher", run="stage")
+    assert Run(config)() is None
+    assert not (config.run_dir / "result.json").exists()
+    assert not (config.run_dir / "student").exists()
+
+
+def test_without_a_baseline(tiny):
+    result = Run(tiny("train.baseline=false", "student=linear", run="alone"))()
+    assert set(result["models"]) == {"teacher", "student"}
+    assert result["models"]["student"]["parameters"] == 137
+    assert [(c["a"], c["b"]) for c in result["comparisons"]] == [("student", "teacher")]
+
+
+def test_an_option_that_the_loss_does_not_have_stops_before_anything_is_made(tiny):
+    with pytest.raises(ValueError, match="sample_sizes"):
+        Run(tiny("+loss.sample_sizes=3", run="wrong"))
+    with pytest.raises(ValueError, match=r"loss\.label_loss=sofmax"):
+        Run(tiny("loss.label_loss=sofmax", run="wrong"))
+
+
+def test_scores_made_elsewhere_teach_as_the_teacher_itself_does(first, tiny, tmp_path):
+    config, result = first
+    overrides = ["teacher=run_file"]
+    scores = Run(config)
+    for split in ("train", "vali", "test"):
+        np.save(tmp_path / f"{split}.npy", scores.teacher_scores(split))
+        overrides.append(f"teacher.{split}={tmp_path / split}.npy")
+    other = Run(tiny(*overrides, run="run_file"))()
+    for model in MODELS:
+        assert other["models"][model]["metrics"] == result["models"][model]["metrics"]
+    assert other["models"]["teacher"]["parameters"] is None
+
+
+def test_letor_files_end_to_end(tiny, tmp_path, first):
+    """The embedded data, written as text, gives the numbers of the arrays."""
+    config, result = first
+    data = Run(config).data
+    overrides = ["data=letor"]
+    for split, lists in data.items():
+        path = tmp_path / f"{split}.txt"
+        with path.open("w") as file:
+            for row, query in enumerate(lists.query_ids[lists.list_of_doc]):
+                values = " ".join(
+                    f"{i}:{v!r}" for i, v in enumerate(lists.features[row].tolist(), 1) if v or i == 136
+                )
+                file.write(f"{lists.labels[row]:.0f} qid:{query} {values} # doc {row}\n")
+        overrides.append(f"data.{split}={path}")
+    other = Run(tiny(*overrides, run="letor"))()
+    for model in MODELS:
+        assert other["models"][model]["metrics"] == result["models"][model]["metrics"]
+
+
+def test_a_damaged_student_is_made_again_to_the_same_numbers(first, tiny, caplog):
+    config, result = first
+    folder = Run(config).trained("student")
+    (folder / "weights.npz").write_bytes(b"damaged")
+    assert untimed(Run(tiny(run="mended"))()) == untimed(result)
+    assert "weights.npz is not what was written" in caplog.text
+
+
+def test_layers_import_only_what_stands_above_them():
+    order = [
+        "config", "artifacts", "data", "losses", "metrics", "models", "teacher", "training", "student",
+        "evaluation", "report", "export", "run", "cli",
+    ]  # fmt: skip
+    for path in (ROOT / "pipeline").rglob("*.py"):
+        own = path.relative_to(ROOT / "pipeline").with_suffix("").parts[0]
+        tree = ast.parse(path.read_text())
+        imported = [
+            node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.module
+        ]
+        imported += [
+            alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names
+        ]
+        for name in imported:
+            parts = name.split(".")
+            if parts[0] == "pipeline" and len(parts) > 1 and own in order:
+                assert order.index(parts[1]) <= order.index(own), f"{path} imports {name}"
+            if parts[0] in ("hydra", "omegaconf"):
+                assert own in ("cli", "config"), f"{path} imports {name}"
