@@ -88,6 +88,10 @@ class Store:
         """Where the artifact of this kind and key is, or would be."""
         return self.root / kind / fingerprint({"format": FORMAT, "key": key})[:32]
 
+    def work_path(self, kind: str, key: Mapping[str, Any]) -> Path:
+        """Where that artifact is made."""
+        return self.path(kind, key).with_suffix(".work")
+
     def get(self, kind: str, key: Mapping[str, Any], make: Callable[[Path], None]) -> Path:
         """The folder of a whole artifact; made now if it is not there, or damaged.
 
@@ -115,7 +119,7 @@ class Store:
                     return folder
                 log.warning("%s: %s; removed, made again", folder, damage)
                 shutil.rmtree(folder)
-            work = folder.with_suffix(".work")
+            work = self.work_path(kind, key)
             work.mkdir(exist_ok=True)
             make(work)
             files = sorted(path for path in work.rglob("*") if path.is_file())

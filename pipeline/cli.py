@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import shlex
 import sys
-from pathlib import Path
 from typing import Any, cast
 
 import hydra
@@ -15,9 +14,12 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from pipeline.artifacts import atomic
 from pipeline.config import Config, ConfigError, from_composed
 
 log = logging.getLogger("pipeline")
+
+MISTAKE, PREEMPTED = 2, 75  # exit codes: what the user can mend; SIGTERM, the same command goes on (EX_TEMPFAIL)
 
 
 def _claim(config: Config) -> None:
@@ -31,12 +33,14 @@ def _claim(config: Config) -> None:
             raise ConfigError(
                 f"run_dir={config.run_dir} holds another run; mend: another run_dir, or remove it"
             )
-    path.write_text(yaml.safe_dump(plain, sort_keys=False))
+    with atomic(path) as temporary:
+        temporary.write_text(yaml.safe_dump(plain, sort_keys=False))
 
 
 def _run(config: Config) -> None:
     _claim(config)
-    from pipeline.run import Run  # TensorFlow takes seconds to import; --help and mistakes need not wait
+    # TensorFlow takes seconds to import; --help and mistakes need not wait.
+    from pipeline.run import Preempted, Run
 
     with Progress(
         TextColumn("{task.description}"),
@@ -54,7 +58,12 @@ def _run(config: Config) -> None:
                 tasks[model] = bars.add_task(f"training {model}", total=epochs, ndcg=0.0)
             bars.update(tasks[model], completed=row["epoch"], ndcg=row["vali"]["ndcg@10"])
 
-        result = Run(config, command=shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]), progress=progress)()
+        command = shlex.join(["rankdistil", *sys.argv[1:]])
+        try:
+            result = Run(config, command=command, progress=progress)()
+        except Preempted as stopped:
+            log.warning("%s", stopped)
+            raise SystemExit(PREEMPTED) from None
     if result is not None:
         from pipeline.evaluation import terminal_table
         from pipeline.metrics import NoRelevant, Ties
@@ -79,7 +88,7 @@ def _hydra_main(composed: DictConfig) -> None:
         FloatingPointError,
     ) as error:  # what a user can mend; anything else keeps its traceback
         log.error("%s", error, exc_info=log.isEnabledFor(logging.DEBUG))
-        raise SystemExit(2) from error
+        raise SystemExit(MISTAKE) from error
     except Exception:
         log.exception("the run ended with an error")
         raise

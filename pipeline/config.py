@@ -220,7 +220,8 @@ class LossConfig:
 class TrainConfig:
     """How the student, and the same student on labels alone, are trained."""
 
-    strategy: str = "auto"  # of tf.distribute
+    strategy: str = "auto"  # of tf.distribute: auto, one_device, mirrored, multi_worker, tpu
+    tpu: str | None = None  # name of the TPU; local: that of this TPU VM; null: the variable TPU_NAME
     epochs: int = 60  # at most
     lists_per_batch: int = 32  # over all replicas together
     learning_rate: float = 1e-3
@@ -232,7 +233,7 @@ class TrainConfig:
     deterministic: bool = True  # the same numbers from the same command
 
     def __post_init__(self) -> None:
-        _one_of("train.strategy", self.strategy, ("auto", "one_device", "mirrored"))
+        _one_of("train.strategy", self.strategy, ("auto", "one_device", "mirrored", "multi_worker", "tpu"))
         for key in ("epochs", "lists_per_batch"):
             _check(getattr(self, key) >= 1, f"train.{key}", getattr(self, key), "at least 1")
         _check(self.learning_rate > 0, "train.learning_rate", self.learning_rate, "a number > 0")

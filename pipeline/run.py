@@ -36,9 +36,11 @@ from pipeline.models.scorer import build_scorer, num_parameters
 from pipeline.teacher.lambdamart import LambdaMART, fit_lambdamart
 from pipeline.teacher.run_file import read_scores
 from pipeline.teacher.scores import transform_scores
-from pipeline.training.fit import MONITOR, ListLoss, fit, load_history, load_weights
-from pipeline.training.strategy import make_strategy
+from pipeline.training.fit import MONITOR, ListLoss, Preempted, fit, load_history, load_weights
+from pipeline.training.strategy import is_chief, make_strategy
 from pipeline.training.tensorboard import EventWriter
+
+__all__ = ["Preempted", "Run"]
 
 log = logging.getLogger(__name__)
 
@@ -63,6 +65,8 @@ class Run:
         progress: Callable[[str, dict[str, Any], int], None] = lambda model, row, epochs: None,
     ) -> None:
         self.config, self.command, self.progress = config, command, progress
+        # First: several workers must make it before TensorFlow runs anything.
+        self.strategy = make_strategy(config.train.strategy, tpu=config.train.tpu)
         self.store = Store(config.cache_dir)
         self.started = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
         self.seconds: dict[str, float] = {}
@@ -172,13 +176,17 @@ class Run:
 
     # --------------------------------------------------------------------------------------------- student
 
+    @property
+    def chief(self) -> bool:
+        """Whether this process writes; of several workers one does."""
+        return is_chief(self.strategy)
+
     def build_scorer(self) -> keras.Model:
         return build_scorer(self.config.student, self.data["train"].num_features, seed=self.config.seed)
 
     def trained(self, model: str) -> Path:
         """The folder with the weights and the history of `student` or `baseline`."""
         config = self.config
-        strategy = make_strategy(config.train.strategy)
         loss: dict[str, Any] = config.plain()["loss"]
         if model == "baseline":  # whatever the student's loss: a sweep over it trains the baseline once
             loss = {"label_loss": loss["label_loss"]}
@@ -188,9 +196,12 @@ class Run:
             "transform_scores": dataclasses.asdict(config.teacher.scores) if model == "student" else None,
             "student": dataclasses.asdict(config.student),
             "loss": loss,
-            "train": _without(config.train, "baseline"),
+            "train": _without(config.train, "baseline", "strategy", "tpu"),
             "seed": config.seed,
-            "device": [strategy.extended.worker_devices[0].split(":")[-2], strategy.num_replicas_in_sync],
+            "device": [
+                self.strategy.extended.worker_devices[0].split(":")[-2],
+                self.strategy.num_replicas_in_sync,
+            ],
             "tensorflow": tf.__version__,
         }
 
@@ -200,10 +211,11 @@ class Run:
                 teacher = transform_scores(config.teacher.scores, self.teacher_scores("train"), train.offsets)
             else:
                 teacher = np.zeros(train.num_docs, np.float32)
-            events = EventWriter(config.run_dir / "events", model)
+            events = EventWriter(config.run_dir / "events", model) if self.chief else None
 
             def on_epoch(row: dict[str, Any]) -> None:
-                events.scalars(row["epoch"], _tags(row))
+                if events is not None:
+                    events.scalars(row["epoch"], _tags(row))
                 self.progress(model, row, config.train.epochs)
 
             fit(
@@ -212,13 +224,20 @@ class Run:
                 self.transformed("vali"),
                 self.losses[model],
                 config.train,
-                strategy,
+                self.strategy,
                 seed=config.seed,
                 folder=folder,
+                chief=self.chief,
                 on_epoch=on_epoch,
             )
-            events.close()
+            if events is not None:
+                events.close()
 
+        if not self.chief:  # trains along, but keeps nothing; the chief holds the lock
+            folder = self.store.path("student", key)
+            if not folder.exists():
+                make(self.store.work_path("student", key))
+            return folder
         folder = self.store.get("student", key, make)
         if not (
             config.run_dir / "events" / model
@@ -339,9 +358,11 @@ class Run:
 
     def __call__(self) -> dict[str, Any] | None:
         """Runs the stages up to `stage`; the result, if the evaluation is among them."""
-        tf.config.experimental.enable_op_determinism() if self.config.train.deterministic else None
+        if self.config.train.deterministic:
+            tf.config.experimental.enable_op_determinism()
         keras.utils.set_random_seed(self.config.seed)
-        shutil.rmtree(self.config.run_dir / "events", ignore_errors=True)
+        if self.chief:
+            shutil.rmtree(self.config.run_dir / "events", ignore_errors=True)
         result = None
         for stage in self.config.stages():
             with self._timed(stage):
@@ -352,6 +373,8 @@ class Run:
                 elif stage == "student":
                     for model in self.losses:
                         self.trained(model)
+                elif not self.chief:
+                    break
                 elif stage == "evaluate":
                     result = self.evaluate()
                 elif stage == "export":

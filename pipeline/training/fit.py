@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import logging
+import signal
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -44,6 +47,10 @@ class ListLoss(Protocol):
     ) -> tf.Tensor: ...
 
 
+class Preempted(Exception):
+    """Training was asked to stop (SIGTERM) and has saved where it is; the same command goes on from there."""
+
+
 class _Training(keras.Model):
     """The training step; what `keras.Model.fit` repeats."""
 
@@ -54,17 +61,26 @@ class _Training(keras.Model):
         self.loss_sum = keras.metrics.Sum("loss_sum")
         self.num_lists = keras.metrics.Sum("num_lists")
         self.distribute_reduction_method = "first"  # the metrics are sums over replicas already
+        self.bad_step = tf.Variable(
+            -1, trainable=False, dtype=tf.int64, aggregation=tf.VariableAggregation.ONLY_FIRST_REPLICA
+        )
 
     @property
     def metrics(self) -> list[keras.metrics.Metric]:
         return [self.loss_sum, self.num_lists]  # Keras resets these at each epoch
 
+    def state(self) -> list[tf.Variable]:
+        """Everything that the next step depends on."""
+        metrics = [variable for metric in self.metrics for variable in metric.variables]
+        return [*self.scorer.variables, *self.optimizer.variables, *metrics]
+
     def train_step(self, batch: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
         layout = (batch["slot"], batch["sizes"], self.list_size)
         teacher, mask = to_lists(batch["teacher"], *layout)
         labels, _ = to_lists(batch["labels"], *layout)
+        step = self.optimizer.iterations
         # Noise is a function of (run seed, step, list), so it is the same on any number of replicas.
-        seed = tf.stack([self.seed, tf.cast(self.optimizer.iterations, tf.int32)])
+        seed = tf.stack([self.seed, tf.cast(step, tf.int32)])
         with tf.GradientTape() as tape:
             scores, _ = to_lists(self.scorer(batch["features"], training=True), *layout)
             per_list = self.per_list_loss(
@@ -73,82 +89,124 @@ class _Training(keras.Model):
             # Divided by the lists of the global batch: gradients of replicas are summed, not averaged.
             loss = tf.reduce_sum(per_list) / batch["num_lists"]
         variables = self.scorer.trainable_variables
-        self.optimizer.apply_gradients(zip(tape.gradient(loss, variables), variables, strict=True))
+        gradients = tape.gradient(loss, variables)
+        global_loss = tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, loss)
+        is_first_bad = tf.logical_and(self.bad_step < 0, tf.logical_not(tf.math.is_finite(global_loss)))
+        self.bad_step.assign(tf.where(is_first_bad, step, self.bad_step))
+        self.optimizer.apply_gradients(zip(gradients, variables, strict=True))
         self.loss_sum.update_state(per_list)
         self.num_lists.update_state(tf.cast(batch["sizes"] > 0, tf.float32))
         return {"loss": self.loss_sum.result() / self.num_lists.result()}
 
 
-class _AfterEpoch(keras.callbacks.Callback):
-    """Validation NDCG, best weights, checkpoint, early stopping."""
+class _Epochs(keras.callbacks.Callback):
+    """Around each epoch: validation NDCG, best weights, checkpoint, early stopping, preemption."""
 
     def __init__(
         self,
+        batches: PackedBatches,
         vali: RankingData,
+        config: TrainConfig,
         folder: Path,
-        patience: int,
-        docs: int,
-        steps: int,
-        on_epoch: Callable[[dict], None],
+        on_epoch: Callable[[dict[str, Any]], None],
+        chief: bool,
     ) -> None:
         super().__init__()
-        self.vali, self.folder, self.patience = vali, folder, patience
-        self.docs, self.steps, self.on_epoch = docs, steps, on_epoch
+        self.batches, self.vali, self.patience = batches, vali, config.patience
+        self.folder, self.on_epoch, self.chief = folder, on_epoch, chief
         self.history: list[dict[str, Any]] = []
         self.best = -np.inf
-        self.best_epoch = -1
+        self.best_epoch = 0
+        self.step = 0  # within the epoch
+        self.saved_metrics: list[np.ndarray] = []
+        self.preempted = False
 
-    def resume(self) -> int:
-        """Takes up a checkpoint, if there is one; the number of finished epochs."""
+    def resume(self) -> None:
+        """Takes up a checkpoint, if there is one."""
         path = self.folder / _CHECKPOINT
         if not path.is_file():
-            return 0
+            return
         arrays, extra = checkpoint.load_arrays(path)
-        checkpoint.assign(self._state(), arrays)
-        self.history, self.best, self.best_epoch = extra["history"], extra["best"], extra["best_epoch"]
-        log.info("going on after epoch %d of a run that was interrupted", len(self.history))
+        checkpoint.assign(self.model.state(), arrays)
+        self.history, self.best_epoch, self.step = extra["history"], extra["best_epoch"], extra["step"]
+        self.best = self.history[self.best_epoch - 1]["vali"][MONITOR] if self.best_epoch else -np.inf
+        if self.step:
+            self.saved_metrics = checkpoint.values_of(self._metric_variables())
+        log.info("going on after epoch %d, step %d, of an interrupted run", len(self.history), self.step)
         for row in self.history:
             self.on_epoch(row)
-        return len(self.history)
 
-    def _state(self) -> list[tf.Variable]:
-        return [*self.model.scorer.variables, *self.model.optimizer.variables]
+    def save(self) -> None:
+        state = checkpoint.values_of(self.model.state())  # by all workers: it sums metrics over them
+        if self.chief:
+            extra = {"history": self.history, "best_epoch": self.best_epoch, "step": self.step}
+            checkpoint.save_arrays(self.folder / _CHECKPOINT, state, extra)
 
-    def on_train_begin(self, logs: dict | None = None) -> None:
+    @property
+    def exhausted(self) -> bool:
+        """No better epoch for `patience` epochs."""
+        return 0 < self.patience <= len(self.history) - self.best_epoch
+
+    def _metric_variables(self) -> list[tf.Variable]:
+        return [variable for metric in self.model.metrics for variable in metric.variables]
+
+    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         self.score = scoring_function(self.model.scorer)
 
-    def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
-        self.began = time.perf_counter()
+    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        if self.saved_metrics:  # Keras has just reset them, but this epoch was begun before the interruption
+            checkpoint.assign(self._metric_variables(), self.saved_metrics)
+            self.saved_metrics = []
+        self.began, self.first_step = time.perf_counter(), self.step
 
-    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
+    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        self.step += 1
+        if self.preempted and self.step < self.batches.steps_per_epoch:
+            self.save()
+            raise Preempted(f"stopped after epoch {len(self.history)}, step {self.step}; run again to go on")
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         assert logs is not None
         seconds = time.perf_counter() - self.began
-        if not np.isfinite(logs["loss"]):
-            raise FloatingPointError(
-                f"the loss is {logs['loss']} in epoch {epoch + 1}; mend: a smaller train.learning_rate, or "
-                "teacher.scores.cap, if the teacher's scores have a huge range"
-            )
+        self._check_finite()
         ranked = rank_lists(self.score(self.vali.features), self.vali.labels, self.vali.offsets)
         rate = self.model.optimizer.learning_rate
+        steps_per_second = (self.step - self.first_step) / seconds
+        docs_per_step = self.batches.data.num_docs / self.batches.steps_per_epoch
         row: dict[str, Any] = {
             "epoch": epoch + 1,
             "loss": float(logs["loss"]),
             "vali": {f"ndcg@{k}": float(np.nanmean(ranked_ndcg(ranked, cutoff=k))) for k in (1, 5, 10)},
-            "learning_rate": float(
-                rate.numpy() if hasattr(rate, "numpy") else rate(self.model.optimizer.iterations)
-            ),
-            "steps_per_second": self.steps / seconds,
-            "docs_per_second": self.docs / seconds,
+            "learning_rate": float(rate.numpy()),  # of the last step
+            "steps_per_second": steps_per_second,
+            "docs_per_second": docs_per_step * steps_per_second,
         }
+        self.history.append(row)
+        self.step = 0
         if row["vali"][MONITOR] > self.best:
             self.best, self.best_epoch = row["vali"][MONITOR], epoch + 1
-            checkpoint.save_arrays(self.folder / _BEST, checkpoint.values_of(self.model.scorer.variables), {})
-        self.history.append(row)
-        extra = {"history": self.history, "best": self.best, "best_epoch": self.best_epoch}
-        checkpoint.save_arrays(self.folder / _CHECKPOINT, checkpoint.values_of(self._state()), extra)
+            if self.chief:
+                weights = checkpoint.values_of(self.model.scorer.variables)
+                checkpoint.save_arrays(self.folder / _BEST, weights, {})
+        self.save()
         self.on_epoch(row)
-        if self.patience and epoch + 1 - self.best_epoch >= self.patience:
+        if self.preempted:
+            raise Preempted(f"stopped after epoch {epoch + 1}; run again to go on")
+        if self.exhausted:
             self.model.stop_training = True
+
+    def _check_finite(self) -> None:
+        step = int(self.model.bad_step.numpy())
+        if step < 0:
+            return
+        epoch, position = divmod(step, self.batches.steps_per_epoch)
+        lists = dataclasses.replace(self.batches, num_replicas=1).batch(step)["list_ids"]
+        queries = self.batches.data.query_ids[lists].tolist()
+        raise FloatingPointError(
+            f"the loss is not finite in epoch {epoch + 1}, step {position + 1}, on queries {', '.join(queries[:8])}"
+            f"{', ...' if len(queries) > 8 else ''}; likely causes: train.learning_rate is too large, or the "
+            "teacher's scores of these queries have a huge range (teacher.scores.cap); the checkpoint before stays"
+        )
 
 
 def _optimizer(config: TrainConfig, steps: int) -> keras.optimizers.Optimizer:
@@ -170,6 +228,7 @@ def fit(
     *,
     seed: int,
     folder: Path,
+    chief: bool = True,
     on_epoch: Callable[[dict[str, Any]], None] = lambda row: None,
 ) -> None:
     """Trains a scorer; writes the weights of its best epoch and the history into `folder`.
@@ -182,11 +241,13 @@ def fit(
       config: epochs, batch, optimizer.
       strategy: of tf.distribute.
       seed: of the loss's noise.
-      folder: where a killed run's checkpoint lies, if there is one.
+      folder: where an interrupted run's checkpoint lies, if there is one.
+      chief: whether this process writes; of several workers exactly one does.
       on_epoch: called with each row of the history, those of a resumed run included.
 
     Raises:
-      FloatingPointError: the loss is not finite; the checkpoint of the epoch before stays.
+      FloatingPointError: the loss is not finite; names step and queries. The checkpoint of the epoch before stays.
+      Preempted: SIGTERM came; the checkpoint is of the step at which training stopped.
     """
     if (folder / _HISTORY).is_file():  # killed between the end of training and the end of the artifact
         for row in load_history(folder)["epochs"]:
@@ -196,30 +257,50 @@ def fit(
     batches = dataclasses.replace(batches, num_replicas=num_replicas)
     steps = batches.steps_per_epoch
     with strategy.scope():
-        scorer = build()
-        model = _Training(scorer, loss, batches.list_size, jit=config.jit != "off", seed=seed)
-        optimizer = _optimizer(config, steps)
-        model.compile(optimizer=optimizer)
-        optimizer.build(scorer.trainable_variables)
-        after_epoch = _AfterEpoch(vali, folder, config.patience, batches.data.num_docs, steps, on_epoch)
-        after_epoch.set_model(model)
-        done = after_epoch.resume()
+        model = _Training(build(), loss, batches.list_size, jit=config.jit != "off", seed=seed)
+        model.compile(optimizer=_optimizer(config, steps))
+        model.optimizer.build(model.scorer.trainable_variables)
+        epochs = _Epochs(batches, vali, config, folder, on_epoch, chief)
+        epochs.set_model(model)
+        epochs.resume()
 
     def dataset(context: tf.distribute.InputContext) -> tf.data.Dataset:
         local = num_replicas // context.num_input_pipelines
         first = context.input_pipeline_id * local
-        return batches.dataset(done * steps, range(first, first + local))
+        return batches.dataset(len(epochs.history) * steps + epochs.step, range(first, first + local))
 
-    model.fit(
-        strategy.distribute_datasets_from_function(dataset),
-        steps_per_epoch=steps,
-        initial_epoch=done,
-        epochs=config.epochs,
-        verbose=0,
-        callbacks=[after_epoch],
-    )
-    write_json(folder / _HISTORY, {"best_epoch": after_epoch.best_epoch, "epochs": after_epoch.history})
-    (folder / _CHECKPOINT).unlink()
+    with _on_sigterm(epochs):
+        while len(epochs.history) < config.epochs and not epochs.exhausted:
+            # An interrupted epoch is finished by a call of its own: steps_per_epoch holds for all of a call.
+            rest = config.epochs if epochs.step == 0 else len(epochs.history) + 1
+            model.fit(
+                strategy.distribute_datasets_from_function(dataset),
+                steps_per_epoch=steps - epochs.step,
+                initial_epoch=len(epochs.history),
+                epochs=rest,
+                verbose=0,
+                callbacks=[epochs],
+            )
+    if chief:
+        write_json(folder / _HISTORY, {"best_epoch": epochs.best_epoch, "epochs": epochs.history})
+        (folder / _CHECKPOINT).unlink()
+
+
+@contextlib.contextmanager
+def _on_sigterm(epochs: _Epochs) -> Iterator[None]:
+    """While the block runs, SIGTERM ends training at the next step."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def note(signal_number: int, frame: object) -> None:
+        epochs.preempted = True
+
+    before = signal.signal(signal.SIGTERM, note)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def load_history(folder: Path) -> dict[str, Any]:

@@ -1,4 +1,6 @@
 import dataclasses
+import os
+import signal
 
 import numpy as np
 import pytest
@@ -10,7 +12,7 @@ from pipeline.data.packing import PackedBatches
 from pipeline.metrics import ndcg
 from pipeline.models.scorer import build_scorer, scoring_function
 from pipeline.training import fit as fit_module
-from pipeline.training.fit import fit, load_history, load_weights
+from pipeline.training.fit import Preempted, fit, load_history, load_weights
 from pipeline.training.strategy import make_strategy
 
 CONFIG = TrainConfig(epochs=4, lists_per_batch=6, learning_rate=0.01, jit="off")
@@ -104,14 +106,22 @@ def test_replicas_give_the_numbers_of_one_device(tmp_path):
     np.testing.assert_allclose(centred_scores(many), centred_scores(one), rtol=1e-4, atol=1e-4)
 
 
+def assert_same(a, b):
+    """Two (scorer, history) have the same bits."""
+    assert numbers(a[1]) == numbers(b[1])
+    assert a[1]["best_epoch"] == b[1]["best_epoch"]
+    for x, y in zip(a[0].get_weights(), b[0].get_weights(), strict=True):
+        np.testing.assert_array_equal(x, y)
+
+
+class Killed(Exception):
+    pass
+
+
 @pytest.mark.parametrize("schedule", ["constant", "cosine"])
 @pytest.mark.parametrize("student", [STUDENT, MLPStudent(hidden=[8, 4], dropout=0.3), LinearStudent()])
 def test_a_run_that_is_killed_goes_on_to_the_same_numbers(tmp_path, schedule, student):
     config = dataclasses.replace(CONFIG, schedule=schedule, weight_decay=0.01)
-    whole, whole_history = train(tmp_path / "whole", config=config, student=student)
-
-    class Killed(Exception):
-        pass
 
     def kill(row):
         if row["epoch"] == 2:
@@ -120,12 +130,44 @@ def test_a_run_that_is_killed_goes_on_to_the_same_numbers(tmp_path, schedule, st
     with pytest.raises(Killed):
         train(tmp_path / "killed", config=config, student=student, on_epoch=kill)
     rows = []
-    resumed, history = train(tmp_path / "killed", config=config, student=student, on_epoch=rows.append)
-    assert numbers(history) == numbers(whole_history)
-    assert history["best_epoch"] == whole_history["best_epoch"]
+    resumed = train(tmp_path / "killed", config=config, student=student, on_epoch=rows.append)
     assert [row["epoch"] for row in rows] == [1, 2, 3, 4]
-    for a, b in zip(whole.get_weights(), resumed.get_weights(), strict=True):
-        np.testing.assert_array_equal(a, b)
+    assert_same(resumed, train(tmp_path / "whole", config=config, student=student))
+
+
+@pytest.mark.parametrize("after_steps", [1, 6, 8, 15])  # 4 steps an epoch
+def test_sigterm_saves_the_step_and_the_same_call_goes_on(tmp_path, after_steps, monkeypatch):
+    count = 0
+    batch = PackedBatches.batch
+
+    def signalling(self, step, replica=0):
+        nonlocal count
+        count += 1
+        if step == after_steps:  # loaded a few steps ahead of its use
+            os.kill(os.getpid(), signal.SIGTERM)
+        return batch(self, step, replica)
+
+    monkeypatch.setattr(PackedBatches, "batch", signalling)
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(Preempted, match="run again to go on"):
+        train(tmp_path / "stopped")
+    monkeypatch.undo()
+    assert signal.getsignal(signal.SIGTERM) is before
+    assert count < 16 + 4
+    assert_same(train(tmp_path / "stopped"), train(tmp_path / "whole"))
+
+
+def test_a_run_that_is_killed_when_patience_is_at_its_end_does_not_go_on(tmp_path):
+    config = dataclasses.replace(CONFIG, epochs=50, patience=2, learning_rate=1e-9)
+
+    def kill(row):
+        if row["epoch"] == 3:
+            raise Killed
+
+    with pytest.raises(Killed):
+        train(tmp_path / "killed", config=config, on_epoch=kill)
+    _, history = train(tmp_path / "killed", config=config)
+    assert len(history["epochs"]) == 3
 
 
 def test_patience_ends_training_early(tmp_path):
@@ -146,7 +188,9 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_checkpoint(t
         per_list = listnet(teacher, labels, student, mask, seed=seed, list_ids=list_ids)
         return per_list * tf.where(seed[1] >= 6, np.nan, 1.0)  # 4 steps an epoch: in the second
 
-    with pytest.raises(FloatingPointError, match=r"in epoch 2; mend: a smaller train\.learning_rate"):
+    with pytest.raises(
+        FloatingPointError, match=r"epoch 2, step 3, on queries 1-\d+, .*train\.learning_rate"
+    ):
         train(tmp_path / "a", loss=explode)
     arrays, extra = fit_module.checkpoint.load_arrays(tmp_path / "a" / "checkpoint.npz")
     assert len(extra["history"]) == 1
@@ -162,6 +206,6 @@ def test_jit_changes_nothing_but_speed(tmp_path):
 def test_a_strategy_without_its_devices_names_those_found(monkeypatch):
     cpus = tf.config.list_logical_devices("CPU")
     assert make_strategy("auto").num_replicas_in_sync == 1
-    monkeypatch.setattr(tf.config, "list_logical_devices", lambda kind: cpus[:1] if kind == "CPU" else [])
+    monkeypatch.setattr(tf.config, "list_logical_devices", lambda kind: cpus[:1])
     with pytest.raises(ConfigError, match=r"found /device:CPU:0\. mend: train\.strategy=one_device"):
         make_strategy("mirrored")

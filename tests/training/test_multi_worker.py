@@ -1,0 +1,78 @@
+"""Several local worker processes give the numbers of one device."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+
+import pytest
+
+from tests.conftest import TINY
+
+
+def free_ports(number):
+    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(number)]
+    ports = [each.getsockname()[1] for each in sockets]
+    for each in sockets:
+        each.close()
+    return ports
+
+
+def start(folder, *overrides, environment=None):
+    command = [sys.executable, "-m", "pipeline", *TINY, "run_dir=out", *overrides]
+    folder.mkdir(exist_ok=True)
+    return subprocess.Popen(
+        command,
+        cwd=folder,
+        env=os.environ | (environment or {}),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def start_workers(folder, number, *overrides):
+    cluster = {"worker": [f"127.0.0.1:{port}" for port in free_ports(number)]}
+    configs = [
+        json.dumps({"cluster": cluster, "task": {"type": "worker", "index": i}}) for i in range(number)
+    ]
+    options = ["train.strategy=multi_worker", *overrides]
+    return [start(folder, *options, environment={"TF_CONFIG": config}) for config in configs]
+
+
+@pytest.fixture(scope="module")
+def one_device(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("one")
+    process = start(folder)
+    _, errors = process.communicate(timeout=300)
+    assert process.returncode == 0, errors
+    return history_and_result(folder)
+
+
+def history_and_result(folder):
+    (history,) = [
+        json.loads(path.read_text())["epochs"]
+        for path in (folder / ".cache" / "rankdistil" / "student").glob("*/history.json")
+        if "coupled" in (path.parent / "manifest.json").read_text()
+    ]
+    return history, json.loads((folder / "out" / "result.json").read_text())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [2, 4])
+def test_workers_give_the_curve_and_the_metrics_of_one_device(tmp_path, one_device, number):
+    workers = start_workers(tmp_path, number)
+    errors = [worker.communicate(timeout=600)[1] for worker in workers]
+    assert [worker.returncode for worker in workers] == [0] * number, "\n".join(errors)
+    (history, result), (expected_history, expected) = history_and_result(tmp_path), one_device
+    assert [row["loss"] for row in history] == pytest.approx(
+        [row["loss"] for row in expected_history], rel=1e-4
+    )
+    for model in ("teacher", "baseline", "student"):
+        for split in ("vali", "test"):
+            got, want = (r["models"][model]["metrics"][split]["ndcg@10"]["skip"] for r in (result, expected))
+            assert got == pytest.approx(want, abs=1e-3)
+    assert (
+        len(list((tmp_path / ".cache" / "rankdistil" / "student").iterdir())) == 2
+    )  # nothing half-made is left
