@@ -19,7 +19,7 @@ from pipeline.config import Config, ConfigError, from_composed
 
 log = logging.getLogger("pipeline")
 
-MISTAKE, PREEMPTED = 2, 75  # exit codes: what the user can mend; SIGTERM, the same command goes on (EX_TEMPFAIL)
+MISTAKE, INTERRUPTED = 2, 75  # exit codes: what the user can mend; the same command goes on (EX_TEMPFAIL)
 
 
 def _claim(config: Config) -> None:
@@ -40,7 +40,7 @@ def _claim(config: Config) -> None:
 def _run(config: Config) -> None:
     _claim(config)
     # TensorFlow takes seconds to import; --help and mistakes need not wait.
-    from pipeline.run import Preempted, Run
+    from pipeline.run import Interrupted, Run
 
     with Progress(
         TextColumn("{task.description}"),
@@ -61,9 +61,9 @@ def _run(config: Config) -> None:
         command = shlex.join(["rankdistil", *sys.argv[1:]])
         try:
             result = Run(config, command=command, progress=progress)()
-        except Preempted as stopped:
+        except Interrupted as stopped:
             log.warning("%s", stopped)
-            raise SystemExit(PREEMPTED) from None
+            raise SystemExit(INTERRUPTED) from None
     if result is not None:
         from pipeline.evaluation import terminal_table
         from pipeline.metrics import NoRelevant, Ties

@@ -36,11 +36,11 @@ from pipeline.models.scorer import build_scorer, num_parameters
 from pipeline.teacher.lambdamart import LambdaMART, fit_lambdamart
 from pipeline.teacher.run_file import read_scores
 from pipeline.teacher.scores import transform_scores
-from pipeline.training.fit import MONITOR, ListLoss, Preempted, fit, load_history, load_weights
+from pipeline.training.fit import MONITOR, Interrupted, ListLoss, fit, load_history, load_weights
 from pipeline.training.strategy import is_chief, make_strategy
 from pipeline.training.tensorboard import EventWriter
 
-__all__ = ["Preempted", "Run"]
+__all__ = ["Interrupted", "Run"]
 
 log = logging.getLogger(__name__)
 

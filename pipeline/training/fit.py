@@ -47,8 +47,8 @@ class ListLoss(Protocol):
     ) -> tf.Tensor: ...
 
 
-class Preempted(Exception):
-    """Training was asked to stop (SIGTERM) and has saved where it is; the same command goes on from there."""
+class Interrupted(Exception):
+    """Training stopped early and has saved where it was; the same command goes on from there."""
 
 
 class _Training(keras.Model):
@@ -163,7 +163,9 @@ class _Epochs(keras.callbacks.Callback):
         self.step += 1
         if self.preempted and self.step < self.batches.steps_per_epoch:
             self.save()
-            raise Preempted(f"stopped after epoch {len(self.history)}, step {self.step}; run again to go on")
+            raise Interrupted(
+                f"stopped after epoch {len(self.history)}, step {self.step}; run again to go on"
+            )
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         assert logs is not None
@@ -191,7 +193,7 @@ class _Epochs(keras.callbacks.Callback):
         self.save()
         self.on_epoch(row)
         if self.preempted:
-            raise Preempted(f"stopped after epoch {epoch + 1}; run again to go on")
+            raise Interrupted(f"stopped after epoch {epoch + 1}; run again to go on")
         if self.exhausted:
             self.model.stop_training = True
 
@@ -247,7 +249,8 @@ def fit(
 
     Raises:
       FloatingPointError: the loss is not finite; names step and queries. The checkpoint of the epoch before stays.
-      Preempted: SIGTERM came; the checkpoint is of the step at which training stopped.
+      Interrupted: SIGTERM came (the checkpoint is of the step at which training stopped), or another worker is
+        gone (it is of the last epoch).
     """
     if (folder / _HISTORY).is_file():  # killed between the end of training and the end of the artifact
         for row in load_history(folder)["epochs"]:
@@ -273,17 +276,32 @@ def fit(
         while len(epochs.history) < config.epochs and not epochs.exhausted:
             # An interrupted epoch is finished by a call of its own: steps_per_epoch holds for all of a call.
             rest = config.epochs if epochs.step == 0 else len(epochs.history) + 1
-            model.fit(
-                strategy.distribute_datasets_from_function(dataset),
-                steps_per_epoch=steps - epochs.step,
-                initial_epoch=len(epochs.history),
-                epochs=rest,
-                verbose=0,
-                callbacks=[epochs],
-            )
+            with _lost_workers_named(strategy):
+                model.fit(
+                    strategy.distribute_datasets_from_function(dataset),
+                    steps_per_epoch=steps - epochs.step,
+                    initial_epoch=len(epochs.history),
+                    epochs=rest,
+                    verbose=0,
+                    callbacks=[epochs],
+                )
     if chief:
         write_json(folder / _HISTORY, {"best_epoch": epochs.best_epoch, "epochs": epochs.history})
         (folder / _CHECKPOINT).unlink()
+
+
+@contextlib.contextmanager
+def _lost_workers_named(strategy: tf.distribute.Strategy) -> Iterator[None]:
+    try:
+        yield
+    except (tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.InternalError) as error:
+        if not isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy):
+            raise
+        first_line = str(error).strip().splitlines()[0]
+        raise Interrupted(
+            f"another worker is gone ({first_line}); start all workers again with the same command, they go on after "
+            "the last whole epoch"
+        ) from error
 
 
 @contextlib.contextmanager

@@ -12,7 +12,7 @@ from pipeline.data.packing import PackedBatches
 from pipeline.metrics import ndcg
 from pipeline.models.scorer import build_scorer, scoring_function
 from pipeline.training import fit as fit_module
-from pipeline.training.fit import Preempted, fit, load_history, load_weights
+from pipeline.training.fit import Interrupted, fit, load_history, load_weights
 from pipeline.training.strategy import make_strategy
 
 CONFIG = TrainConfig(epochs=4, lists_per_batch=6, learning_rate=0.01, jit="off")
@@ -149,7 +149,7 @@ def test_sigterm_saves_the_step_and_the_same_call_goes_on(tmp_path, after_steps,
 
     monkeypatch.setattr(PackedBatches, "batch", signalling)
     before = signal.getsignal(signal.SIGTERM)
-    with pytest.raises(Preempted, match="run again to go on"):
+    with pytest.raises(Interrupted, match="run again to go on"):
         train(tmp_path / "stopped")
     monkeypatch.undo()
     assert signal.getsignal(signal.SIGTERM) is before

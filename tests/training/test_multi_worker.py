@@ -2,12 +2,15 @@
 
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
+import time
 
 import pytest
 
+from pipeline.cli import INTERRUPTED
 from tests.conftest import TINY
 
 
@@ -76,3 +79,25 @@ def test_workers_give_the_curve_and_the_metrics_of_one_device(tmp_path, one_devi
     assert (
         len(list((tmp_path / ".cache" / "rankdistil" / "student").iterdir())) == 2
     )  # nothing half-made is left
+
+
+@pytest.mark.slow
+def test_a_lost_worker_ends_the_others_and_a_restart_goes_on(tmp_path):
+    options = ("train.epochs=40", "train.baseline=false")
+    workers = start_workers(tmp_path, 2, *options)
+    deadline = time.monotonic() + 300
+    while not list((tmp_path / ".cache").rglob("checkpoint.npz")):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    workers[1].kill()
+    errors = [worker.communicate(timeout=300)[1] for worker in workers]
+    assert [worker.returncode for worker in workers] == [INTERRUPTED, -signal.SIGKILL], errors[0]
+    assert "another worker is gone" in errors[0]
+    assert not (tmp_path / "out" / "result.json").exists()
+
+    workers = start_workers(tmp_path, 2, *options)
+    errors = [worker.communicate(timeout=600)[1] for worker in workers]
+    assert [worker.returncode for worker in workers] == [0, 0], "\n".join(errors)
+    assert "of an interrupted run" in errors[0]
+    history, _ = history_and_result(tmp_path)
+    assert [row["epoch"] for row in history] == list(range(1, 41))
