@@ -11,6 +11,7 @@ import hydra
 import rich
 import yaml
 from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -67,6 +68,7 @@ def _run(config: Config) -> None:
     if result is not None:
         from pipeline.evaluation import terminal_table
         from pipeline.metrics import NoRelevant, Ties
+        from pipeline.report import write_report
 
         shown = config.evaluate
         rich.print(
@@ -74,6 +76,8 @@ def _run(config: Config) -> None:
                 result, no_relevant=cast(NoRelevant, shown.no_relevant), ties=cast(Ties, shown.ties)
             )
         )
+        write_report(config.run_dir, config.run_dir / "report", no_relevant=cast(NoRelevant, shown.no_relevant))
+        print(f"report: {config.run_dir / 'report' / 'report.html'}")
     print(f"{config.run_dir}: " + ", ".join(sorted(path.name for path in config.run_dir.iterdir())))
 
 
@@ -83,15 +87,12 @@ def _hydra_main(composed: DictConfig) -> None:
     composed.run_dir = HydraConfig.get().runtime.output_dir  # in a sweep, the job's own folder
     try:
         _run(from_composed(composed))
-    except (
-        ValueError,
-        FloatingPointError,
-    ) as error:  # what a user can mend; anything else keeps its traceback
-        log.error("%s", error, exc_info=log.isEnabledFor(logging.DEBUG))
-        raise SystemExit(MISTAKE) from error
-    except Exception:
-        log.exception("the run ended with an error")
-        raise
+    except Exception as error:
+        mistake = isinstance(error, (ValueError, FloatingPointError))  # what a user can mend: no traceback
+        log.error("%s", error, exc_info=not mistake)
+        if mistake and HydraConfig.get().mode == RunMode.RUN:
+            raise SystemExit(MISTAKE) from error
+        raise  # of a sweep, which goes on to its next job
 
 
 def main() -> None:

@@ -38,7 +38,7 @@ def test_a_wheel_runs_from_any_folder(wheel, tmp_path):
     assert "NDCG@10" in done.stdout
     out = tmp_path / "work" / "out"
     assert {path.name for path in out.iterdir()} == {
-        "config.yaml", "events", "log", "per_query.csv", "result.json", "student",
+        "config.yaml", "events", "log", "per_query.csv", "report", "result.json", "student",
     }  # fmt: skip
     result = json.loads((out / "result.json").read_text())
     assert result["run"]["commit"] is None  # not from a checkout: it is the wheel's code that ran
@@ -71,10 +71,12 @@ def test_a_broken_data_file_is_named_with_its_line(tmp_path):
     assert "Traceback" not in done.stderr
 
 
-def test_a_sweep_trains_the_teacher_once(tmp_path):
-    grid = ["loss.temperature=1,2", "run_dir=sweep"]
+def test_a_sweep_trains_the_teacher_once_and_survives_a_failed_job(tmp_path):
+    grid = ["loss.temperature=-1,1,2", "run_dir=sweep"]
     done = rankdistil("-m", *TINY, *grid, cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
+    assert done.returncode == 1  # a job failed; the others ran
+    (failed,) = [path for path in tmp_path.glob("sweep/*/") if not (path / "result.json").exists()]
+    assert "temperature" in (failed / "log").read_text()
     results = [json.loads(path.read_text()) for path in sorted(tmp_path.glob("sweep/*/result.json"))]
     assert sorted(result["config"]["loss"]["temperature"] for result in results) == [1, 2]
     cache = tmp_path / ".cache" / "rankdistil"

@@ -1,0 +1,254 @@
+"""Finds the runs below a folder and reads their result.json; what cannot be read is kept by name."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import json
+import math
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pipeline.evaluation import PerQuery, read_per_query
+from pipeline.metrics import NoRelevant
+
+MODELS = ("teacher", "baseline", "student")
+NDCG = ("ndcg@1", "ndcg@5", "ndcg@10")
+MAIN = "ndcg@10"
+CONVENTIONS: tuple[NoRelevant, ...] = ("skip", "zero", "one")
+
+_LOG_TAIL_BYTES = 65536
+_UNREADABLE = (OSError, ValueError, OverflowError, RecursionError, csv.Error)
+
+
+@dataclasses.dataclass(frozen=True)
+class Problem:
+    """Something that the report could not use: a run's folder (or a path) and why."""
+
+    where: str
+    what: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Unfinished:
+    """A run without result.json: `failed` (its log holds an error) or `unfinished`; the end of its log."""
+
+    name: str
+    state: str
+    log: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Model:
+    """One model of a run. `ndcg` is split -> metric -> convention -> mean, None where no query has a value."""
+
+    parameters: float | None
+    us_per_doc: float | None
+    us_per_doc_list120: float | None
+    ndcg: dict[str, dict[str, dict[NoRelevant, float | None]]]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Run:
+    """What the report needs of one result.json.
+
+    Attributes:
+      name: its folder, relative to the folder of the report.
+      options: flat config, `loss.topk` -> 10.
+      counts: of the test split: queries, docs, blank_queries.
+      agreement: with the teacher on the test split.
+    """
+
+    name: str
+    folder: Path
+    seed: int
+    command: str
+    started: str
+    device: str
+    made_with: str
+    options: dict[str, Any]
+    data_name: str
+    fingerprint: str
+    counts: dict[str, int]
+    models: dict[str, Model]
+    agreement: dict[str, float | None]
+
+
+@dataclasses.dataclass(frozen=True)
+class Collection:
+    runs: list[Run]
+    unfinished: list[Unfinished]
+    problems: list[Problem]
+
+
+def collect(folder: Path) -> Collection:
+    """Every run below `folder`, in the order of their paths. Links to folders are not followed."""
+    found = Collection([], [], [])
+
+    def unreadable(error: OSError) -> None:
+        found.problems.append(Problem(str(error.filename), str(error.strerror)))
+
+    for path, folders, files in os.walk(folder, onerror=unreadable):
+        folders.sort()
+        here = Path(path)
+        name = folder.resolve().name if here == folder else here.relative_to(folder).as_posix()
+        if "result.json" in files:
+            try:
+                found.runs.append(read_run(here, name))
+            except _UNREADABLE as error:
+                found.problems.append(Problem(f"{name}/result.json", str(error)))
+        elif "log" in files and (unfinished := _read_log(here, name)):
+            found.unfinished.append(unfinished)
+    return found
+
+
+def read_run(folder: Path, name: str) -> Run:
+    """The run whose result.json lies in `folder`. Keys beyond those needed may be there.
+
+    Raises:
+      ValueError: not JSON, or a key is missing or of another type.
+      OSError: it cannot be read.
+    """
+
+    def not_a_number(constant: str) -> None:
+        raise ValueError(f"holds {constant}, which is not JSON")
+
+    text = (folder / "result.json").read_text(encoding="utf-8")
+    result = json.loads(text, parse_constant=not_a_number)
+    present = _get(result, dict, "models")
+    agreement = _get(result, dict, "agreement", "test")
+    return Run(
+        name=name,
+        folder=folder,
+        seed=_get(result, int, "run", "seed"),
+        command=_get(result, str, "run", "command"),
+        started=_get(result, str, "run", "started"),
+        device=_get(result, str, "run", "device"),
+        made_with=_made_with(result),
+        options=dict(_flatten(_get(result, dict, "config"))),
+        data_name=_get(result, str, "data", "name"),
+        fingerprint=_get(result, str, "data", "fingerprint"),
+        counts={
+            key: _get(result, int, "data", "splits", "test", key)
+            for key in ("queries", "docs", "blank_queries")
+        },
+        models={
+            model: _model(result, model) for model in MODELS if model != "baseline" or "baseline" in present
+        },
+        agreement={key: _number(result, "agreement", "test", key) for key in agreement},
+    )
+
+
+def average_queries(runs: Sequence[Run]) -> tuple[PerQuery | None, list[Problem]]:
+    """NDCG@10 of each test query, a mean over the runs, which are of one group; None if none can be read.
+
+    A run whose per_query.csv cannot be read or holds other queries than the first is left out and named. A
+    model counts where all other runs have it.
+    """
+    tables: list[PerQuery] = []
+    problems = []
+    for run in runs:
+        try:
+            table = read_per_query(run.folder / "per_query.csv")
+            if MAIN not in table.metrics.get("student", {}):
+                raise ValueError(f"has no column student/{MAIN}")
+            if tables and not (
+                np.array_equal(table.query_ids, tables[0].query_ids)
+                and np.array_equal(table.num_docs, tables[0].num_docs)
+            ):
+                raise ValueError("holds other queries than the first run with the same options")
+        except _UNREADABLE as error:
+            problems.append(
+                Problem(f"{run.name}/per_query.csv", f"{error}; its run is in no per-query figure")
+            )
+        else:
+            tables.append(dataclasses.replace(table, metrics=_main_only(table)))
+    if not tables:
+        return None, problems
+    means = {
+        model: {MAIN: np.mean([table.metrics[model][MAIN] for table in tables], axis=0)}
+        for model in MODELS
+        if all(model in table.metrics for table in tables)
+    }
+    return dataclasses.replace(tables[0], metrics=means), problems
+
+
+def _main_only(table: PerQuery) -> dict[str, dict[str, np.ndarray]]:
+    return {model: {MAIN: values[MAIN]} for model, values in table.metrics.items() if MAIN in values}
+
+
+def _get(result: Any, kind: type, *path: str) -> Any:
+    value = result
+    for depth, key in enumerate(path):
+        if not isinstance(value, dict) or key not in value:
+            raise ValueError(f"has no key {'.'.join(path[: depth + 1])}")
+        value = value[key]
+    if not isinstance(value, kind):
+        raise ValueError(f"{'.'.join(path)} must be {kind.__name__}, not {type(value).__name__}")
+    return value
+
+
+def _number(result: Any, *path: str) -> float | None:
+    value = _get(result, object, *path)
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise ValueError(f"{'.'.join(path)} must be a number or null, not {str(value)[:40]!r}")
+    return float(value)
+
+
+def _model(result: Any, name: str) -> Model:
+    facts = _get(result, dict, "models", name)
+    cost = {
+        key: _number(result, "models", name, key) if key in facts else None
+        for key in ("parameters", "us_per_doc", "us_per_doc_list120")
+    }
+    ndcg = {
+        split: {
+            metric: {c: _number(result, "models", name, "metrics", split, metric, c) for c in CONVENTIONS}
+            for metric in NDCG
+        }
+        for split in ("vali", "test")
+    }
+    return Model(**cost, ndcg=ndcg)
+
+
+def _flatten(config: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
+    """
+    >>> _flatten({"seed": 0, "loss": {"topk": 10}})
+    [('seed', 0), ('loss.topk', 10)]
+    """
+    flat = []
+    for key, value in config.items():
+        flat += (
+            _flatten(value, f"{prefix}{key}.")
+            if isinstance(value, dict) and value
+            else [(f"{prefix}{key}", value)]
+        )
+    return flat
+
+
+def _made_with(result: Any) -> str:
+    versions = _get(result, dict, "run", "versions")
+    commit = _get(result, dict, "run").get("commit")
+    return ", ".join([f"{k} {v}" for k, v in versions.items()] + ([f"commit {commit}"] if commit else []))
+
+
+def _read_log(folder: Path, name: str) -> Unfinished | None:
+    """None if the folder is no run: no config.yaml and no error in its log (a job with a wrong option has
+    only a log)."""
+    try:
+        with (folder / "log").open("rb") as file:
+            file.seek(max(0, os.path.getsize(folder / "log") - _LOG_TAIL_BYTES))
+            lines = file.read().decode("utf-8", errors="replace").splitlines()
+    except OSError as error:
+        return Unfinished(name, "unfinished", f"log: {error.strerror}")
+    lines = [line.strip() for line in lines if line.strip()]
+    errors = [line for line in lines if " ERROR " in line or line.startswith("Traceback ")]
+    if not errors and not (folder / "config.yaml").exists():
+        return None
+    return Unfinished(name, "failed" if errors else "unfinished", lines[-1][:500] if lines else "empty log")

@@ -1,0 +1,106 @@
+"""`rankdistil-report`: the page of every run below a folder."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import textwrap
+from collections.abc import Sequence
+from pathlib import Path
+from typing import cast
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from pipeline.evaluation.table import Cells
+from pipeline.metrics import NoRelevant
+from pipeline.report.collect import CONVENTIONS, Collection, collect
+from pipeline.report.page import Gallery, printable, to_html, to_markdown
+from pipeline.report.sections import page
+from pipeline.report.statistics import group_runs, paired_tests
+from pipeline.report.tables import left_out, models_table
+
+_NAME_WIDTH = 20  # of 80 columns, the numbers need the rest
+
+
+class NoResultError(ValueError):
+    """There is nothing to report on."""
+
+
+def write_report(folder: Path, out: Path, *, no_relevant: NoRelevant = "skip") -> list[Cells]:
+    """Writes report.md, report.html and the PNGs of all runs below `folder` into `out`.
+
+    Returns:
+      The main tables and what was left out, for the terminal.
+
+    Raises:
+      NoResultError: no result.json below `folder` can be used.
+      OSError: `out` cannot be written.
+    """
+    found = collect(folder)
+    if not found.runs:
+        raise NoResultError(_nothing(folder, found))
+    data_sets, problems = group_runs(found.runs)
+    found.problems.extend(problems)
+    tests = paired_tests(data_sets)
+    blocks = page(found, data_sets, tests, no_relevant)
+    title = f"Runs in {folder.resolve().name}"
+    out.mkdir(parents=True, exist_ok=True)
+    for block in blocks:
+        for picture in block.pictures if isinstance(block, Gallery) else ():
+            (out / picture.file).write_bytes(picture.png)
+    (out / "report.md").write_text(to_markdown(title, blocks), encoding="utf-8")
+    (out / "report.html").write_text(to_html(title, blocks), encoding="utf-8")
+    return [*(models_table(data_set, no_relevant) for data_set in data_sets), *left_out(found)]
+
+
+def _nothing(folder: Path, found: Collection) -> str:
+    if not folder.is_dir():
+        return f"{folder}: no such folder"
+    lines = [f"{folder}: no result.json below it that can be used"]
+    lines += [f"  {problem.where}: {problem.what}" for problem in found.problems]
+    lines += [f"  {run.name}: {run.state}: {run.log}" for run in found.unfinished]
+    return "\n".join(map(printable, lines))
+
+
+def _for_terminal(cells: Cells) -> Table | Text:
+    if cells.num_names == len(cells.header):  # words only
+        return Text("\n".join(printable(": ".join(row)) for row in cells.rows))
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0))
+    for column, head in enumerate(cells.header):
+        name = column < cells.num_names
+        table.add_column(Text(head), justify="left" if name else "right", no_wrap=name)
+    for row in cells.rows:
+        table.add_row(*(Text(textwrap.fill(printable(text), _NAME_WIDTH)) for text in row))
+    return table
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command; its exit code is 1 if there is nothing to report on."""
+    parser = argparse.ArgumentParser(
+        prog="rankdistil-report",
+        description="Tables and pictures from every result.json below FOLDER: report.md, report.html (one "
+        "file that needs no network) and PNGs.",
+    )
+    parser.add_argument("folder", type=Path, metavar="FOLDER", help="a run, a sweep, or any tree of runs")
+    parser.add_argument("-o", "--out", type=Path, help="where to write (default: FOLDER/report)")
+    parser.add_argument(
+        "--no-relevant",
+        choices=CONVENTIONS,
+        default="skip",
+        help="how NDCG counts a query without a relevant document (default: %(default)s)",
+    )
+    given = parser.parse_args(arguments)
+    out: Path = given.out or given.folder / "report"
+    try:
+        tables = write_report(given.folder, out, no_relevant=cast(NoRelevant, given.no_relevant))
+    except (NoResultError, OSError) as error:
+        print(error, file=sys.stderr)
+        return 1
+    console = Console()
+    for cells in tables:
+        console.print(Text(cells.title), _for_terminal(cells), "", sep="\n")
+    print(f"{out / 'report.html'} (also report.md and PNGs)")
+    return 0

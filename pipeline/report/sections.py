@@ -1,0 +1,179 @@
+"""What the page says: blocks from groups, tests and figures."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+
+from pipeline.evaluation.table import Cells
+from pipeline.metrics import NoRelevant
+from pipeline.report import figures
+from pipeline.report.collect import MAIN, Collection, Run
+from pipeline.report.cost import cost_section
+from pipeline.report.page import Block, Code, Gallery, Heading, Paragraph, Picture
+from pipeline.report.queries import query_section
+from pipeline.report.statistics import (
+    DataSet,
+    PairedTest,
+    best,
+    is_number,
+)
+from pipeline.report.tables import (
+    NONE,
+    agreement_table,
+    left_out,
+    mean_sd,
+    models_table,
+    run_list,
+    tests_table,
+)
+
+_BLANK = {"skip": "are left out", "zero": "count 0", "one": "count 1"}
+_AXES = {"loss.topk": "documents", "loss.temperature": "", "loss.sample_size": "samples of each list"}
+_MAX_TICKS, _MAX_PANELS = 12, 24
+
+
+def page(
+    found: Collection, data_sets: Sequence[DataSet], tests: Sequence[PairedTest], convention: NoRelevant
+) -> list[Block]:
+    """The whole page but its title."""
+    blocks = [*_overview(found, data_sets, convention)]
+    for number, data_set in enumerate(data_sets, start=1):
+        blocks.append(Heading(f"Data: {data_set.name} ({data_set.fingerprint[:8]})"))
+        blocks += _results(data_set, tests, convention)
+        blocks += _option_maps(data_set, convention, number)
+        blocks += cost_section(data_set, convention, number)
+        blocks += [Heading("Agreement of the student with its teacher", 3), agreement_table(data_set)]
+        blocks += query_section(data_set, convention, number)
+    if tables := left_out(found):
+        blocks += [Heading("Left out"), *tables]
+    blocks += _origin([run for data_set in data_sets for run in data_set.runs])
+    blocks += [Heading("All runs"), run_list(data_sets, convention)]
+    return blocks
+
+
+def _results(data_set: DataSet, tests: Sequence[PairedTest], convention: NoRelevant) -> list[Block]:
+    """The main table, the tests, and the group that validation chooses."""
+    blocks: list[Block] = [models_table(data_set, convention)]
+    if len(data_set.groups) > 1:
+        chosen = best(data_set.groups, convention)
+        value = chosen.ndcg("student", MAIN, convention)
+        blocks.append(
+            Paragraph(
+                f"Highest validation NDCG@10 of the student: {chosen.label} (test {mean_sd(value)}). Choosing "
+                "by the test column instead would flatter the choice."
+            )
+        )
+    own = [test for test in tests if test.data_set is data_set]
+    if own:
+        blocks += [
+            tests_table(own),
+            Paragraph(
+                f"Student's paired t-test, two-sided, over the queries with a relevant document; a query's value "
+                f"is its mean over the seeds, so the test says nothing about other seeds. Holm: corrected for all "
+                f"{sum(test.p_holm is not None for test in tests)} tests on this page."
+            ),
+        ]
+    return blocks
+
+
+def _overview(found: Collection, data_sets: Sequence[DataSet], convention: NoRelevant) -> list[Block]:
+    rows = []
+    for data_set in data_sets:
+        counts = data_set.runs[0].counts
+        seeds = sorted({run.seed for run in data_set.runs})
+        rows.append(
+            [
+                f"{data_set.name} ({data_set.fingerprint[:8]})",
+                ", ".join(data_set.varying) or "none",
+                str(len(data_set.runs)),
+                str(len(data_set.groups)),
+                ", ".join(map(str, seeds)) if len(seeds) <= 10 else f"{len(seeds)} seeds",
+                f"{counts['queries']:,}",
+                f"{counts['blank_queries']:,}",
+            ]
+        )
+    ties = sorted({str(run.options.get("evaluate.ties", "unknown")) for d in data_sets for run in d.runs})
+    lost = [
+        f"{len(items)} {what}"
+        for items, what in (
+            (found.unfinished, "failed or unfinished"),
+            (found.problems, "files not used"),
+        )
+        if items
+    ]
+    return [
+        Paragraph(
+            f"NDCG convention '{convention}': queries without a relevant document {_BLANK[convention]}. Full lists, "
+            f"ties: {', '.join(ties)}. Test split unless said otherwise; ± is the standard deviation over n seeds."
+        ),
+        *([Paragraph(f"Also found, see the end: {', '.join(lost)}.")] if lost else []),
+        Cells(
+            "",
+            ["data", "options that vary", "runs", "groups", "seeds", "test queries", "none relevant"],
+            rows,
+            num_names=2,
+        ),
+    ]
+
+
+def _option_maps(data_set: DataSet, convention: NoRelevant, number: int) -> list[Block]:
+    """A heat map over the first two numeric options for each combination of all others."""
+    values = {
+        key: {v for g in data_set.groups if is_number(v := g.options.get(key))} for key in data_set.varying
+    }
+    numeric = [key for key in (*_AXES, *data_set.varying) if len(values.get(key, ())) > 1]
+    x, y, *_ = [*dict.fromkeys(numeric), None, None]
+    if x is None or y is None:
+        return []
+    panels: dict[str, dict[tuple[float, float], float]] = {}
+    for group in data_set.groups:
+        mean = group.ndcg("student", MAIN, convention)
+        if mean and is_number(group.options.get(x)) and is_number(group.options.get(y)):
+            rest = " ".join(
+                f"{name}={group.options.get(key, NONE)}"
+                for key, name in data_set.varying.items()
+                if key not in (x, y)
+            )
+            panels.setdefault(rest, {})[group.options[x], group.options[y]] = mean.mean
+    panels = {rest: cells for rest, cells in panels.items() if len(cells) > 1}
+    if not panels:
+        return []
+    title = f"Student NDCG@10 over {x} and {y}"
+    if max(len(values[x]), len(values[y])) > _MAX_TICKS or len(panels) > _MAX_PANELS:
+        return [Heading(title, 3), Paragraph("Too many values for heat maps; the table above has them all.")]
+    means = [mean for cells in panels.values() for mean in cells.values()]
+    pictures = [
+        Picture(
+            f"heatmap-{number}-{panel}.png",
+            f"{title}{', ' if rest else ''}{rest}: mean over seeds, test, convention '{convention}'.",
+            figures.heat_map(
+                cells,
+                x_label=_with_unit(x),
+                y_label=_with_unit(y),
+                value_label=f"student test NDCG@10 ({convention})",
+                title=rest,
+                limits=(min(means) - 1e-4, max(means) + 1e-4),
+            ),
+        )
+        for panel, (rest, cells) in enumerate(panels.items(), start=1)
+    ]
+    return [Heading(title, 3), Gallery(pictures)]
+
+
+def _origin(runs: Sequence[Run]) -> list[Block]:
+    def counted(what: Callable[[Run], str]) -> Code:
+        counts = Counter(map(what, runs))
+        return Code([f"{text}  # {n} runs" if n > 1 else text for text, n in counts.items()])
+
+    return [
+        Heading("Commands that made the runs"),
+        counted(lambda run: run.command),
+        Heading("Made with"),
+        counted(lambda run: f"{run.device}; {run.made_with}"),
+    ]
+
+
+def _with_unit(key: str) -> str:
+    unit = _AXES.get(key)
+    return f"{key} ({unit})" if unit else key

@@ -1,0 +1,229 @@
+"""Groups of runs that differ in their seed alone, and what is computed from them."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from pipeline.evaluation import Comparison, PerQuery, compare
+from pipeline.metrics import NoRelevant
+from pipeline.report.collect import MAIN, Problem, Run, average_queries
+
+_NO_OPTION = {"seed", "run_dir", "cache_dir", "stage"}  # these make no other experiment
+_ABSENT = "-"
+
+
+@dataclasses.dataclass(frozen=True)
+class Spread:
+    """Mean and standard deviation (ddof 1; None for one value) over the n runs of a group."""
+
+    mean: float
+    sd: float | None
+    n: int
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Group:
+    """Runs with the same options but for the seed.
+
+    Attributes:
+      label: the options that vary, or "all runs".
+      options: the values of the options that vary; those that the runs do not have are not there.
+      queries: NDCG@10 of each query, mean over the runs; None where no per_query.csv could be read.
+    """
+
+    label: str
+    options: dict[str, Any]
+    runs: list[Run]
+    queries: PerQuery | None
+
+    def ndcg(self, model: str, metric: str, convention: NoRelevant, *, split: str = "test") -> Spread | None:
+        """None where no run has the model, or no query a value."""
+        return spread(
+            [run.models[model].ndcg[split][metric][convention] for run in self.runs if model in run.models]
+        )
+
+    def cost(self, model: str, key: str) -> float | None:
+        """Median over the runs of `parameters`, `us_per_doc` or `us_per_doc_list120`."""
+        values = [getattr(run.models[model], key) for run in self.runs if model in run.models]
+        known = [value for value in values if value is not None]
+        return float(np.median(known)) if known else None
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class DataSet:
+    """All groups on the same data. `varying`: the options whose values differ between them, with short names."""
+
+    name: str
+    fingerprint: str
+    varying: dict[str, str]
+    groups: list[Group]
+
+    @property
+    def runs(self) -> list[Run]:
+        return [run for group in self.groups for run in group.runs]
+
+
+@dataclasses.dataclass(frozen=True)
+class PairedTest:
+    """A paired test, and its p-value after Holm's correction over all tests of the page."""
+
+    data_set: DataSet
+    group: Group
+    comparison: Comparison
+    p_holm: float | None
+
+
+def group_runs(runs: Sequence[Run]) -> tuple[list[DataSet], list[Problem]]:
+    """The runs by data, then by options; of several with the same options and seed the last started counts."""
+    by_data: dict[tuple[str, str], list[Run]] = {}
+    for run in runs:
+        by_data.setdefault((run.data_name, run.fingerprint), []).append(run)
+    data_sets, problems = [], []
+    for (name, fingerprint), members in by_data.items():
+        varying = _short(varying_options(members))
+        by_options: dict[tuple[str, ...], list[Run]] = {}
+        for run in members:
+            by_options.setdefault(tuple(_text(run, key) for key in varying), []).append(run)
+        groups = []
+        for values, same in by_options.items():
+            kept, doubles = _one_per_seed(same)
+            queries, unread = average_queries(kept)
+            problems += doubles + unread
+            label = " ".join(f"{k}={value}" for k, value in zip(varying.values(), values, strict=True))
+            options = {key: kept[0].options[key] for key in varying if key in kept[0].options}
+            groups.append(Group(label or "all runs", options, kept, queries))
+        groups.sort(key=lambda group: [_rank(group.options.get(key)) for key in varying])
+        data_sets.append(DataSet(name, fingerprint, varying, groups))
+    return data_sets, problems
+
+
+def varying_options(runs: Sequence[Run]) -> list[str]:
+    """The options, in the order of the config, that do not have the same value in all runs."""
+    keys = dict.fromkeys(key for run in runs for key in run.options if key not in _NO_OPTION)
+    return [key for key in keys if len({_text(run, key) for run in runs}) > 1]
+
+
+def is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def spread(values: Sequence[float | None]) -> Spread | None:
+    """
+    >>> spread([1.0, 2.0, None, 3.0])
+    Spread(mean=2.0, sd=1.0, n=3)
+    """
+    known = [value for value in values if value is not None]
+    if not known:
+        return None
+    return Spread(float(np.mean(known)), float(np.std(known, ddof=1)) if len(known) > 1 else None, len(known))
+
+
+def gap_closed(group: Group, convention: NoRelevant) -> float | None:
+    """(student - baseline) / (teacher - baseline) of the mean NDCG@10; None unless the teacher is above."""
+    means = [group.ndcg(model, MAIN, convention) for model in ("teacher", "baseline", "student")]
+    if any(mean is None for mean in means):
+        return None
+    teacher, baseline, student = (mean.mean for mean in means if mean is not None)
+    return (student - baseline) / (teacher - baseline) if teacher > baseline else None
+
+
+def best(groups: Sequence[Group], convention: NoRelevant) -> Group:
+    """The group whose student has the highest mean validation NDCG@10: test data choose nothing."""
+
+    def vali(group: Group) -> float:
+        found = group.ndcg("student", MAIN, convention, split="vali")
+        return found.mean if found else -np.inf
+
+    return max(groups, key=vali)
+
+
+def paired_tests(data_sets: Sequence[DataSet]) -> list[PairedTest]:
+    """Student against baseline and against teacher in each group, over the queries."""
+    pairs = [
+        (data_set, group, compare(values["student"][MAIN], values[other][MAIN], a="student", b=other))
+        for data_set in data_sets
+        for group in data_set.groups
+        if group.queries and (values := group.queries.metrics)
+        for other in ("baseline", "teacher")
+        if other in values
+    ]
+    p_values = [comparison["p"] for _, _, comparison in pairs]
+    corrected = iter(holm([p for p in p_values if p is not None]).tolist())
+    return [
+        PairedTest(*pair, p_holm=None if p is None else next(corrected))
+        for pair, p in zip(pairs, p_values, strict=True)
+    ]
+
+
+def holm(p_values: ArrayLike) -> np.ndarray:
+    """Holm's step-down correction (Scandinavian Journal of Statistics, 1979), float64 [tests].
+
+    The i-th smallest of m p-values becomes max over j <= i of min(1, (m - j + 1) p_j).
+
+    >>> holm([0.01, 0.04, 0.03, 0.005]).round(4).tolist()
+    [0.03, 0.06, 0.06, 0.02]
+    """
+    p = np.asarray(p_values, dtype=np.float64)
+    order = np.argsort(p)
+    corrected = np.empty_like(p)
+    corrected[order] = np.maximum.accumulate(np.minimum(1, p[order] * np.arange(len(p), 0, -1)))
+    return corrected
+
+
+def pareto_front(costs: Sequence[float], qualities: Sequence[float]) -> list[bool]:
+    """Whether no other point is at least as cheap and as good, and better in one of the two.
+
+    >>> pareto_front([1, 2, 3], [0.5, 0.4, 0.6])
+    [True, False, True]
+    """
+    points = list(zip(costs, qualities, strict=True))
+    return [
+        not any(c <= cost and q >= quality and (c, q) != (cost, quality) for c, q in points)
+        for cost, quality in points
+    ]
+
+
+def quantile_bins(values: np.ndarray, *, num_bins: int = 5) -> list[np.ndarray]:
+    """Indices of `values` in bins of about the same size; equal values share a bin.
+
+    >>> [bin.tolist() for bin in quantile_bins(np.array([3, 1, 1, 9]), num_bins=2)]
+    [[1, 2], [0, 3]]
+    """
+    edges = np.unique(np.quantile(values, np.arange(1, num_bins + 1) / num_bins, method="inverted_cdf"))
+    of_value = np.searchsorted(edges, values)
+    return [np.flatnonzero(of_value == number) for number in range(len(edges))]
+
+
+def _one_per_seed(runs: Sequence[Run]) -> tuple[list[Run], list[Problem]]:
+    kept: dict[int, Run] = {}
+    problems = []
+    for run in sorted(runs, key=lambda run: run.started):
+        if run.seed in kept:
+            what = f"left out: {run.name} has the same options and seed and started later"
+            problems.append(Problem(kept[run.seed].name, what))
+        kept[run.seed] = run
+    return [kept[seed] for seed in sorted(kept)], problems
+
+
+def _text(run: Run, key: str) -> str:
+    if key not in run.options:
+        return _ABSENT
+    value = run.options[key]
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def _short(keys: Sequence[str]) -> dict[str, str]:
+    """`loss.topk` -> `topk` where that is clear, `loss.name` -> `loss` as on the command line."""
+    groups = {key: key.removesuffix(".name") for key in keys}
+    last = {key: group.rsplit(".", 1)[-1] for key, group in groups.items()}
+    return {key: last[key] if list(last.values()).count(last[key]) == 1 else groups[key] for key in keys}
+
+
+def _rank(value: Any) -> tuple[bool, float, str]:
+    return (False, value, "") if is_number(value) else (True, 0.0, str(value))

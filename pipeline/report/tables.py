@@ -1,0 +1,131 @@
+"""The tables of the page, as text."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from pipeline.evaluation.table import Cells
+from pipeline.metrics import NoRelevant
+from pipeline.report.collect import MAIN, MODELS, NDCG, Collection
+from pipeline.report.statistics import DataSet, Group, PairedTest, Spread, gap_closed, spread
+
+NONE = "-"
+
+
+def models_table(data_set: DataSet, convention: NoRelevant) -> Cells:
+    """The main table: mean and spread of NDCG of each model in each group."""
+    rows = []
+    for model in MODELS:
+        for label, groups in distinct(data_set.groups, model, convention):
+            spreads = [groups[0].ndcg(model, metric, convention) for metric in NDCG]
+            closed = gap_closed(groups[0], convention) if model == "student" else None
+            rows.append(
+                [
+                    label,
+                    model,
+                    str(spreads[-1].n) if spreads[-1] else "0",
+                    *map(mean_sd, spreads),
+                    format_number(closed, ".1%"),
+                ]
+            )
+    header = ["options", "model", "n", *(metric.upper() for metric in NDCG), "gap closed"]
+    title = f"Test, convention '{convention}'. Gap closed: (student - baseline) / (teacher - baseline) of NDCG@10."
+    return Cells(title, header, rows, num_names=2)
+
+
+def tests_table(tests: Sequence[PairedTest]) -> Cells:
+    """Paired tests, in the form of the table of a run, with Holm's correction."""
+    rows = []
+    for test in tests:
+        c = test.comparison
+        ci95 = c["ci95"]
+        rows.append(
+            [
+                test.group.label,
+                f"{c['a']} - {c['b']}",
+                f"{c['queries']:,}",
+                format_number(c["difference"], "+.4f"),
+                NONE if ci95 is None else f"{ci95[0]:+.4f} to {ci95[1]:+.4f}",
+                _p(c["p"]),
+                _p(test.p_holm),
+                f"{c['win']}/{c['tie']}/{c['loss']}",
+            ]
+        )
+    header = ["options", "comparison", "queries", "diff", "95 % CI", "p", "p (Holm)", "win/tie/loss"]
+    return Cells("Differences of NDCG@10", header, rows, num_names=2)
+
+
+def agreement_table(data_set: DataSet) -> Cells:
+    """How far the student's order agrees with its teacher's (`pipeline.evaluation.agreement`)."""
+    names = list(dict.fromkeys(name for run in data_set.runs for name in run.agreement))
+    rows = [
+        [group.label, *(mean_sd(spread([run.agreement.get(name) for run in group.runs])) for name in names)]
+        for group in data_set.groups
+    ]
+    return Cells("", ["options", *names], rows, num_names=1)
+
+
+def left_out(found: Collection) -> list[Cells]:
+    """Runs without a result, and files that could not be used."""
+    tables = []
+    if found.unfinished:
+        rows = [[run.name, run.state, run.log] for run in found.unfinished]
+        tables.append(
+            Cells("Failed and unfinished runs", ["folder", "state", "end of its log"], rows, num_names=3)
+        )
+    if found.problems:
+        rows = [[problem.where, problem.what] for problem in found.problems]
+        tables.append(Cells("Files not used", ["file or folder", "why"], rows, num_names=2))
+    return tables
+
+
+def run_list(data_sets: Sequence[DataSet], convention: NoRelevant) -> Cells:
+    """Every run, so that a number can be traced to its folder."""
+    rows = [
+        [
+            run.name,
+            group.label,
+            str(run.seed),
+            format_number(run.models["student"].ndcg["test"][MAIN][convention], ".4f"),
+        ]
+        for data_set in data_sets
+        for group in data_set.groups
+        for run in group.runs
+    ]
+    return Cells("", ["folder", "options", "seed", "student NDCG@10"], rows, num_names=2)
+
+
+def distinct(groups: Sequence[Group], model: str, convention: NoRelevant) -> list[tuple[str, list[Group]]]:
+    """The groups that have the model; all together where an option does not change teacher or baseline."""
+    having = [group for group in groups if any(model in run.models for run in group.runs)]
+    results = {
+        (
+            group.cost(model, "parameters"),
+            *(round(s.mean, 12) if (s := group.ndcg(model, metric, convention)) else None for metric in NDCG),
+        )
+        for group in having
+    }
+    if model != "student" and len(having) > 1 and len(results) == 1:
+        return [("all", having)]
+    return [(group.label, [group]) for group in having]
+
+
+def mean_sd(value: Spread | None) -> str:
+    """
+    >>> mean_sd(Spread(0.5, 0.01, 3))
+    '0.5000 ± 0.0100'
+    """
+    if value is None:
+        return NONE
+    return f"{value.mean:.4f}" + ("" if value.sd is None else f" ± {value.sd:.4f}")
+
+
+def _p(value: float | None) -> str:
+    return NONE if value is None else "<0.0001" if value < 0.0001 else f"{value:.4f}"
+
+
+def format_number(value: float | None, form: str) -> str:
+    """`NONE` for None and NaN."""
+    return NONE if value is None or np.isnan(value) else format(value, form)

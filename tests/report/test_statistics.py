@@ -1,0 +1,132 @@
+"""Groups, spreads, Holm's correction, Pareto fronts, bins."""
+
+import doctest
+import importlib
+
+import numpy as np
+import pytest
+
+from pipeline.report.collect import collect
+from pipeline.report.statistics import group_runs, holm, paired_tests, pareto_front, quantile_bins
+from tests.report.tree import make_run
+
+FLAT = {"teacher": [0.5, 0.5], "baseline": [0.5, 0.5], "student": [0.5, 0.5]}
+
+
+@pytest.mark.parametrize("module", ["collect", "page", "statistics", "tables"])
+def test_examples(module):
+    failed, attempted = doctest.testmod(importlib.import_module(f"pipeline.report.{module}"))
+    assert attempted > 0
+    assert failed == 0
+
+
+def test_holm_by_hand():
+    # sorted: .01 x 5 = .05, .02 x 4 = .08, .025 x 3 = .075 -> .08, .3 x 2 = .6, .7 x 1 = .7
+    given, expected = [0.3, 0.01, 0.025, 0.7, 0.02], [0.6, 0.05, 0.08, 0.7, 0.08]
+    np.testing.assert_allclose(holm(given), expected, rtol=1e-12)
+
+
+def test_holm_stops_at_one_and_takes_equal_and_no_values():
+    assert holm([0.5, 0.9, 0.6]).tolist() == [1.0, 1.0, 1.0]
+    np.testing.assert_allclose(holm([0.02, 0.02]), [0.04, 0.04], rtol=1e-12)
+    assert holm([]).tolist() == []
+
+
+def test_pareto_front_keeps_equal_points_and_drops_dominated_ones():
+    costs = [1, 1, 2, 3, 3]
+    qualities = [0.5, 0.5, 0.5, 0.7, 0.6]
+    assert pareto_front(costs, qualities) == [True, True, False, True, False]
+
+
+def test_quantile_bins_hold_every_value_once_and_never_split_equals():
+    values = np.array([5, 1, 1, 1, 1, 1, 2, 3, 4, 5])
+    bins = quantile_bins(values)
+    assert sorted(np.concatenate(bins).tolist()) == list(range(10))
+    assert [sorted(set(values[members].tolist())) for members in bins] == [[1], [2], [3, 4], [5]]
+
+
+def grouped(folder):
+    data_sets, problems = group_runs(collect(folder).runs)
+    return data_sets, [(problem.where, problem.what) for problem in problems]
+
+
+def test_groups_are_the_options_that_vary_in_numeric_order(tmp_path):
+    for topk in (10, 9):
+        for hidden in ([128], [64, 32]):
+            for seed in (0, 1):
+                make_run(
+                    tmp_path / f"{topk}-{len(hidden)}-{seed}",
+                    FLAT,
+                    seed=seed,
+                    options={"loss.topk": topk, "student.hidden": hidden, "cache_dir": f"{topk}{hidden}"},
+                )
+    (data_set,), problems = grouped(tmp_path)
+    assert data_set.varying == {"student.hidden": "hidden", "loss.topk": "topk"}
+    assert [group.label for group in data_set.groups] == [
+        "hidden=[128] topk=9",
+        "hidden=[128] topk=10",
+        "hidden=[64, 32] topk=9",
+        "hidden=[64, 32] topk=10",
+    ]
+    assert [[run.seed for run in group.runs] for group in data_set.groups] == [[0, 1]] * 4
+    assert problems == []
+
+
+def test_short_names_stay_clear(tmp_path):
+    make_run(tmp_path / "a", FLAT, options={"loss.name": "x", "data.seed": 1, "loss.seed": 1, "loss.only": 3})
+    make_run(tmp_path / "b", FLAT, options={"loss.name": "y", "data.seed": 2, "loss.seed": 2})
+    (data_set,), _ = grouped(tmp_path)
+    assert [group.label for group in data_set.groups] == [
+        "data.seed=1 loss=x loss.seed=1 only=3",
+        "data.seed=2 loss=y loss.seed=2 only=-",
+    ]
+
+
+def test_other_data_are_another_data_set(tmp_path):
+    make_run(tmp_path / "a", FLAT)
+    make_run(tmp_path / "b", FLAT, fingerprint="0" * 64)
+    data_sets, _ = grouped(tmp_path)
+    assert [(len(d.groups), d.groups[0].label) for d in data_sets] == [(1, "all runs")] * 2
+
+
+def test_a_seed_counts_once(tmp_path):
+    late = {**FLAT, "student": [0.75, 0.75]}
+    make_run(tmp_path / "a-late", late, started="2026-01-02T00:00:00+00:00")
+    make_run(tmp_path / "b-early", FLAT, started="2026-01-01T00:00:00+00:00")
+    (data_set,), problems = grouped(tmp_path)
+    assert data_set.groups[0].ndcg("student", "ndcg@10", "skip").n == 1
+    assert data_set.groups[0].ndcg("student", "ndcg@10", "skip").mean == 0.75
+    assert problems == [("b-early", "left out: a-late has the same options and seed and started later")]
+
+
+def test_queries_are_averaged_over_the_seeds_that_have_them(tmp_path):
+    student = {0: [0.25, 0.5], 1: [0.75, 1.0]}
+    for seed, values in student.items():
+        make_run(tmp_path / f"{seed}", {**FLAT, "student": values}, seed=seed)
+    make_run(tmp_path / "other", FLAT, seed=2, query_ids=["q0", "other"])
+    make_run(tmp_path / "damaged", FLAT, seed=3)
+    (tmp_path / "damaged" / "per_query.csv").write_text("query_id,num_docs\n")
+    (data_set,), problems = grouped(tmp_path)
+    group = data_set.groups[0]
+    assert group.queries.metrics["student"]["ndcg@10"].tolist() == [0.5, 0.75]
+    assert group.ndcg("student", "ndcg@10", "skip").n == 4
+    assert [where for where, _ in problems] == ["other/per_query.csv", "damaged/per_query.csv"]
+
+
+def test_holm_is_over_all_groups_and_data_sets(tmp_path):
+    base = [0.1, 0.2, 0.3]
+    for number, (fingerprint, topk) in enumerate([("a", 5), ("a", 10), ("b", 5)]):
+        # the differences are 0.15, 0.1, 0.2 and their negatives: t = sqrt(27), two degrees of freedom
+        student = [b + d for b, d in zip(base, [0.15, 0.1, 0.2], strict=True)]
+        make_run(
+            tmp_path / str(number),
+            {"teacher": student, "baseline": base, "student": student},
+            fingerprint=fingerprint,
+            options={"loss.topk": topk},
+        )
+    tests = paired_tests(grouped(tmp_path)[0])
+    p = 1 - np.sqrt(27 / 29)  # closed form of Student's t with two degrees of freedom
+    expected = {"baseline": 6 * p, "teacher": 1.0}  # six tests on the page, three of them with p
+    assert len(tests) == 6
+    for test in tests:
+        assert test.p_holm == pytest.approx(expected[test.comparison["b"]], rel=1e-9)
