@@ -1,0 +1,338 @@
+"""LETOR / SVMrank text, plain or compressed, to RankingData: streamed, parsed by compiled code in threads, checked."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+from collections import deque
+from collections.abc import Callable, Generator, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+
+from pipeline.data import letor_parse as parse
+from pipeline.data.letor_block import Block, Fault, Options, excerpt, scan_block
+from pipeline.data.letor_text import LetorError, read_blocks
+from pipeline.data.ranking import RankingData
+
+DUPLICATES = ("error", "first", "last", "sum")
+UNSORTED = ("error", "accept")
+
+_BLOCK_BYTES = 1 << 19
+_NPY_HEADER_BYTES = 128
+
+
+def read_letor(
+    path: Path | str,
+    *,
+    num_features: int | None = None,
+    duplicates: str = "error",
+    unsorted: str = "error",
+    regroup: bool = False,
+    missing_value: float | None = None,
+    group_sizes: Path | str | None = None,
+    out_dir: Path | None = None,
+    threads: int | None = None,
+    progress: Callable[[int, int], None] | None = None,
+    block_bytes: int = _BLOCK_BYTES,
+) -> RankingData:
+    """Reads `<label> qid:<id> <index>:<value> ... # comment` lines, plain or .gz, .bz2, .xz (told by content).
+
+    Every value is the float32 nearest to its text; indices start at 1, a feature that a line leaves out is 0.
+    Blank lines, lines of comment only, CRLF, tabs, repeated spaces and a missing last newline are fine; `#` begins a
+    comment anywhere; a query id is any UTF-8 text without white space, up to 1024 bytes. Whatever else is unusual is
+    an error: nothing is skipped or guessed. `threads` and `block_bytes` change neither the arrays nor the error.
+
+    Args:
+      path: the file.
+      num_features: the columns; a larger index is an error. None: the largest index in the file (up to 1,000,000).
+      duplicates: which of several values of a feature in one line counts: "error" (none may be), "first", "last",
+        or "sum" (in float32, from left to right).
+      unsorted: "error" or "accept" feature ids that do not rise within a line.
+      regroup: gathers the rows of each query, in order of first appearance; else a query that
+        returns after another one is an error.
+      missing_value: a number that stands for "missing" and becomes 0, compared in float64 to a relative 1e-9. What
+        overflows float64, as Istella's 1.79769313486232e+308 does, counts as the largest float64.
+      group_sizes: LightGBM's .query file, the number of rows of each query, one a line, for a file without
+        qid; the ids are "1", "2", ...
+      out_dir: an existing folder to write the arrays to as `RankingData.save` does, in bounded memory; the
+        result is mapped from there.
+      threads: that parse; None: one a core, at most 4.
+      progress: called with (bytes read, bytes in all) of the file as it lies on the disk.
+      block_bytes: of text that is parsed at a time.
+
+    Raises:
+      LetorError: the first thing that is wrong in the file.
+      ValueError: an option that cannot be.
+
+    >>> import tempfile
+    >>> path = Path(tempfile.mkdtemp()) / "tiny.txt"
+    >>> _ = path.write_text("2 qid:a 1:0.5 3:-1e1 # a comment\\n0 qid:a 2:7\\n1 qid:b 3:4\\n")
+    >>> data = read_letor(path)
+    >>> data.features.tolist(), data.labels.tolist()
+    ([[0.5, 0.0, -10.0], [0.0, 7.0, 0.0], [0.0, 0.0, 4.0]], [2.0, 0.0, 1.0])
+    >>> data.query_ids.tolist(), data.offsets.tolist()
+    (['a', 'b'], [0, 2, 3])
+    """
+    path = Path(path)
+    _check(
+        num_features is None or 1 <= num_features <= parse.MAX_INDEX,
+        "num_features",
+        num_features,
+        "1 to 1000000",
+    )
+    _check(duplicates in DUPLICATES, "duplicates", duplicates, ", ".join(DUPLICATES))
+    _check(unsorted in UNSORTED, "unsorted", unsorted, ", ".join(UNSORTED))
+    _check(
+        not regroup or group_sizes is None, "regroup", regroup, "False with group_sizes, which hold the order"
+    )
+    _check(
+        missing_value is None or not math.isnan(missing_value),
+        "missing_value",
+        missing_value,
+        "a number",
+    )
+    _check(out_dir is None or out_dir.is_dir(), "out_dir", out_dir, "an existing folder")
+    _check(threads is None or threads >= 1, "threads", threads, "1 or more")
+    _check(block_bytes >= 1, "block_bytes", block_bytes, "1 or more")
+    options = Options(num_features, duplicates, unsorted, missing_value, group_sizes is None)
+    sizes = None if group_sizes is None else _read_group_sizes(Path(group_sizes))
+    matrix = _Matrix(None if out_dir is None else out_dir / "features.npy", num_features or 0)
+    try:
+        scanned = _scanned_blocks(path, options, threads or _num_cores(), block_bytes)
+        with contextlib.closing(scanned) as blocks:
+            labels, starts, names = _collect(path, blocks, matrix, options, regroup, sizes, progress)
+        features = matrix.finish()
+        offsets, query_ids = _gather(features, labels, starts, names)
+    except BaseException:
+        matrix.discard()
+        raise
+    if out_dir is None:
+        return RankingData(features, labels, offsets, query_ids)
+    for name, array in (("labels", labels), ("offsets", offsets), ("query_ids", query_ids)):
+        np.save(out_dir / f"{name}.npy", array, allow_pickle=False)
+    return RankingData.load(out_dir)
+
+
+def _check(ok: bool, name: str, value: object, allowed: str) -> None:
+    if not ok:
+        raise ValueError(f"{name}={value!r} is not possible; allowed: {allowed}")
+
+
+def _num_cores() -> int:
+    return min(4, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
+
+
+def _scanned_blocks(
+    path: Path, options: Options, threads: int, block_bytes: int
+) -> Generator[tuple[Block, int, int], None, None]:
+    """The blocks in the order of the file, `threads` of them at work."""
+    failure = None
+    blocks = read_blocks(path, block_bytes)
+    pending: deque[tuple[Future[Block], int, int]] = deque()
+    with ThreadPoolExecutor(threads) as pool:
+        more = True
+        while more or pending:
+            try:
+                text, position, num_bytes = next(blocks)
+                pending.append((pool.submit(scan_block, text, options), position, num_bytes))
+            except StopIteration:
+                more = False
+            except LetorError as error:  # comes after whatever is wrong in the lines before it
+                more, failure = False, error
+            while pending and (not more or len(pending) > threads):
+                scanned, position, num_bytes = pending.popleft()
+                yield scanned.result(), position, num_bytes
+    if failure is not None:
+        raise failure
+
+
+class _Matrix:
+    """A float32 matrix that grows by rows and columns without a second copy, in memory or mapped in an .npy file."""
+
+    def __init__(self, path: Path | None, num_features: int) -> None:
+        self.num_features = num_features
+        self._path = path
+        self._rows = 0
+        self._width = num_features  # may run ahead of num_features
+        self._flat = np.zeros(0, np.float32)  # zeros behind the last row
+        if path is not None:
+            path.write_bytes(b"")
+
+    def append(self, block: Block, *, duplicates: str, share: float) -> int:
+        """Takes the rows in -> the first row of the block with a sum that overflows, or -1.
+
+        About `share` of the file has been read: so much memory is asked for at once; pages never touched cost nothing.
+        """
+        self.num_features = max(self.num_features, block.num_features)
+        if self.num_features > self._width:
+            width = self.num_features
+            if (
+                self._rows
+            ):  # wider than needed: else a file whose indices rise to its end is moved at each block
+                width = max(width, self._width * 9 // 8)
+                self._reserve(self._rows * width, share)
+                parse.change_width(self._flat, self._rows, self._width, width)
+            self._width = width
+        first = self._rows
+        self._rows += len(block.labels)
+        self._reserve(self._rows * self._width, share)
+        how = (duplicates == "first", duplicates == "sum")
+        return parse.fill(self._flat, first, self._width, block.row_ends, block.indices, block.values, *how)
+
+    def finish(self) -> np.ndarray:
+        """float32 [rows, num_features], writable."""
+        if self._width > self.num_features:
+            parse.change_width(self._flat, self._rows, self._width, self.num_features)
+        size = self._rows * self.num_features
+        if self._path is None:
+            self._flat.resize(size, refcheck=False)
+        else:
+            self._flat = np.zeros(0, np.float32)
+            os.truncate(self._path, _NPY_HEADER_BYTES + 4 * size)
+            with self._path.open("r+b") as file:
+                shape = (self._rows, self.num_features)
+                header = {"descr": "<f4", "fortran_order": False, "shape": shape}
+                np.lib.format.write_array_header_1_0(file, header)
+                assert file.tell() == _NPY_HEADER_BYTES
+            self._map(size)
+        return self._flat.reshape(self._rows, self.num_features)
+
+    def discard(self) -> None:
+        """Removes the file of a reading that failed."""
+        if self._path is not None:
+            self._path.unlink(missing_ok=True)
+
+    def _reserve(self, size: int, share: float) -> None:
+        if size <= self._flat.size:
+            return
+        if self._path is None and self._flat.size == 0:
+            with contextlib.suppress(MemoryError):  # it is a guess
+                self._flat = np.zeros(max(int(size * 1.01 / share), size), np.float32)
+                return
+        size = max(self._flat.size * 17 // 16, size)
+        if self._path is None:
+            # realloc, which moves pages, not bytes, where the C library can; numpy fills the rest with zeros
+            self._flat.resize(size, refcheck=False)
+            return
+        self._flat = np.zeros(0, np.float32)
+        with self._path.open("ab") as file:
+            num_bytes = _NPY_HEADER_BYTES + 4 * size
+            if hasattr(os, "posix_fallocate"):  # a full disk is an OSError here, and a SIGBUS in a mapping
+                os.posix_fallocate(file.fileno(), 0, num_bytes)
+            else:
+                file.truncate(num_bytes)
+        self._map(size)
+
+    def _map(self, size: int) -> None:
+        assert self._path is not None
+        mapped = np.memmap(self._path, np.float32, "r+", _NPY_HEADER_BYTES, (size,))
+        self._flat = mapped.view(np.ndarray)
+
+
+def _collect(
+    path: Path,
+    blocks: Iterator[tuple[Block, int, int]],
+    matrix: _Matrix,
+    options: Options,
+    regroup: bool,
+    sizes: np.ndarray | None,
+    progress: Callable[[int, int], None] | None,
+) -> tuple[np.ndarray, np.ndarray, list[str]]:
+    """Fills the matrix -> labels float32 [docs], the first row of each run of one query, the query ids of the runs."""
+    labels: list[np.ndarray] = []
+    starts: list[int] = []
+    names: list[str] = []
+    first_lines: dict[str, int] = {}  # by query id
+    num_rows, num_lines = 0, 0
+    most_rows = None if sizes is None else int(sizes.sum())
+    for block, position, num_bytes in blocks:
+        faults = [] if block.fault is None else [block.fault]
+        for row, name in block.queries:
+            if names and names[-1] == name:  # goes on from the block before
+                continue
+            line = int(block.row_lines[row])
+            if not regroup and name in first_lines:
+                what = f"query {name!r} again, after others; its rows began in line {first_lines[name]}"
+                faults.append(Fault(line, what, "bring them together, or set regroup=True"))
+                break
+            first_lines.setdefault(name, num_lines + line + 1)
+            names.append(name)
+            starts.append(num_rows + row)
+        if most_rows is not None and num_rows + len(block.labels) > most_rows:
+            what = f"row {most_rows + 1}, but the sizes in the file of group sizes sum to {most_rows}"
+            faults.append(Fault(int(block.row_lines[most_rows - num_rows]), what, _SIZES_MEND))
+        try:
+            overflow = matrix.append(block, duplicates=options.duplicates, share=position / num_bytes)
+        except MemoryError as error:
+            line = num_lines + block.widest_line + 1
+            shape = f"{num_rows + len(block.labels)} rows of {matrix.num_features} features"
+            what = f"the memory does not hold {shape}, the largest index here"
+            raise LetorError(path, line, what, "check the largest feature index, or give out_dir") from error
+        if overflow >= 0:
+            what = "the sum of a feature's values is too large for float32"
+            faults.append(Fault(int(block.row_lines[overflow]), what, "set duplicates to first or last"))
+        if faults:
+            line, what, mend = min(faults, key=lambda fault: fault.line)
+            raise LetorError(path, num_lines + line + 1, what, mend)
+        labels.append(block.labels.copy())
+        num_rows += len(block.labels)
+        num_lines += block.num_lines
+        if progress is not None:
+            progress(position, num_bytes)
+    if progress is not None and num_rows and position < num_bytes:  # the check sums at the end of a .gz
+        progress(num_bytes, num_bytes)
+
+    if num_rows == 0:
+        raise LetorError(path, None, "holds no row", "give a file with lines such as '2 qid:1 1:0.5'")
+    if matrix.num_features == 0:
+        raise LetorError(path, None, "holds no feature", "give num_features if all values are meant to be 0")
+    if sizes is not None:
+        if num_rows != most_rows:
+            what = f"holds {num_rows} rows, but the sizes in the file of group sizes sum to {most_rows}"
+            raise LetorError(path, None, what, _SIZES_MEND)
+        starts = (np.cumsum(sizes) - sizes).tolist()
+        names = [str(query + 1) for query in range(len(sizes))]
+    return np.concatenate(labels), np.array(starts, np.int64), names
+
+
+def _gather(
+    features: np.ndarray, labels: np.ndarray, starts: np.ndarray, names: list[str]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Brings the runs of each query together, in place -> (offsets, query ids)."""
+    numbers = {name: number for number, name in enumerate(dict.fromkeys(names))}
+    sizes = np.diff(starts, append=len(labels))
+    query_of_run = np.array([numbers[name] for name in names])
+    if len(numbers) < len(names):
+        runs = np.argsort(query_of_run, kind="stable")
+        ends = np.cumsum(sizes[runs])
+        order = np.arange(len(labels)) + np.repeat(starts[runs] - ends + sizes[runs], sizes[runs])
+        labels[:] = labels[order]
+        parse.take_rows(features, order)
+    offsets = np.zeros(len(numbers) + 1, np.int64)
+    np.add.at(offsets, query_of_run + 1, sizes)
+    return np.cumsum(offsets), np.array(list(numbers))
+
+
+# ------------------------------------------------------------------------------------------------ group sizes
+
+_SIZES_MEND = "give the group file of this very data file: the numbers of rows of its queries, one a line"
+
+
+def _read_group_sizes(path: Path) -> np.ndarray:
+    """int64 [queries] from LightGBM's .query format: one whole number >= 1 a line."""
+    sizes = []
+    num_lines = 0
+    for text, _, _ in read_blocks(path, _BLOCK_BYTES):
+        for raw in text[: -len(parse.PADDING)].splitlines():
+            num_lines += 1
+            size = raw.strip()
+            if size and (not size.isdigit() or len(size) > 9 or int(size) == 0):
+                raise LetorError(path, num_lines, f"{excerpt(size)} is not a whole number >= 1", _SIZES_MEND)
+            if size:
+                sizes.append(int(size))
+    if not sizes:
+        raise LetorError(path, None, "holds no group size", _SIZES_MEND)
+    return np.array(sizes, np.int64)

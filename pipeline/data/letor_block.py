@@ -1,0 +1,169 @@
+"""A block of LETOR lines to rows in compressed form, with whatever is wrong in it said in words."""
+
+from __future__ import annotations
+
+import math
+import re
+from typing import NamedTuple
+
+import numpy as np
+
+from pipeline.data import letor_parse as parse
+from pipeline.data.letor_text import BINARY_MEND
+
+_MAX_QID_BYTES = 1024  # query ids are kept as wide as the widest one
+_SHOWN_CHARS = 60
+
+_MISSING_MEND = (
+    "write a finite float32 number or leave the feature out (it is then 0); if one number stands for "
+    "missing values, such as 1.79769313486232e+308, name it with missing_value"
+)
+
+
+class Fault(NamedTuple):
+    line: int  # from 0, in its block
+    what: str
+    mend: str
+
+
+class Options(NamedTuple):
+    num_features: int | None
+    duplicates: str
+    unsorted: str
+    missing_value: float | None
+    has_qid: bool
+
+    @property
+    def limit(self) -> int:
+        return parse.MAX_INDEX if self.num_features is None else self.num_features
+
+
+class Block(NamedTuple):
+    """The rows of some whole lines: row r holds entries `row_ends[r - 1]:row_ends[r]`."""
+
+    labels: np.ndarray  # float32 [rows]
+    row_lines: np.ndarray  # int32 [rows], from 0
+    row_ends: np.ndarray  # int64 [rows]
+    indices: np.ndarray  # int32 [entries], from 0
+    values: np.ndarray  # float32 [entries]
+    queries: list[tuple[int, str]]  # (first row, query id) wherever the id changes
+    num_lines: int
+    num_features: int  # the largest index
+    widest_line: int  # where that is, from 0
+    fault: Fault | None  # the first one; what follows it is not parsed
+
+
+def excerpt(raw: bytes | bytearray) -> str:
+    text = raw.decode(errors="backslashreplace")
+    return repr(text[:_SHOWN_CHARS]) + ("..." if len(text) > _SHOWN_CHARS else "")
+
+
+def _explained(wrong: int, text: bytearray, where: int, options: Options) -> tuple[str, str]:
+    """What is wrong at a byte, and its mend."""
+    line = text[where : text.index(b"\n", where)]
+    token = re.split(rb"[ \t\r\n#]", line, maxsplit=1)[0]
+    shown = excerpt(token)
+    if wrong == parse.BINARY or any(byte < 32 for byte in token):
+        return f"not text: a control byte in {excerpt(line)}", BINARY_MEND
+    if wrong == parse.NO_QID:
+        return (
+            f"no qid:<id> after the label in {excerpt(line)}",
+            "write the query's id there, or give the rows of each query in a file with group_sizes",
+        )
+    if wrong == parse.BAD_INDEX and re.match(rb"0+:", token):
+        return f"feature index 0 in {shown}", "number the features from 1"
+    if wrong == parse.LARGE_INDEX and options.num_features is not None:
+        return (
+            f"the index of {shown} is above num_features={options.num_features}",
+            "give a larger num_features",
+        )
+    sort = 'sort the features, or set unsorted="accept"'
+    return {
+        parse.BAD_LABEL: (f"the label {shown} is not a finite number", "begin the line with a number >= 0"),
+        parse.NEGATIVE_LABEL: (
+            f"the label {shown} is negative",
+            "shift the labels so that 0 is not relevant",
+        ),
+        parse.UNEXPECTED_QID: (
+            f"{shown} although group_sizes are given",
+            "leave group_sizes out, or the qid",
+        ),
+        parse.BAD_INDEX: (f"{shown} is not <index>:<value>", "write a whole number >= 1, a colon, a number"),
+        parse.LARGE_INDEX: (f"the index of {shown} is above {parse.MAX_INDEX}", "number the features anew"),
+        parse.UNSORTED: (f"{shown} comes after a larger feature index", sort),
+        parse.DUPLICATE: (f"{shown} gives its feature again", "set duplicates to first, last or sum"),
+        parse.BAD_VALUE: (f"the value in {shown} is not a finite number", _MISSING_MEND),
+        parse.LONE_RETURN: ("a carriage return within a line", r"end lines with \n or \r\n"),
+    }[wrong]
+
+
+def _within_float64(value: float) -> float:
+    return float(min(max(value, -parse.LARGEST_FLOAT64), parse.LARGEST_FLOAT64))
+
+
+def _qid_problem(raw: bytearray) -> str | None:
+    if len(raw) > _MAX_QID_BYTES:
+        return f"is longer than {_MAX_QID_BYTES} bytes"
+    try:
+        qid = raw.decode()
+    except UnicodeDecodeError:
+        return "is not UTF-8"
+    return None if qid.split() == [qid] else "holds white space"
+
+
+def scan_block(text: bytearray, options: Options) -> Block:
+    """Parses whole lines that PADDING follows."""
+    size = len(text) - len(parse.PADDING)
+    size += not text.endswith(b"\n", 0, size)  # the first byte of the padding ends the last line
+    max_rows = size // (8 if options.has_qid else 2) + 1  # the shortest is '0 qid:1\n' or '0\n'
+    max_entries = size // 4 + 1  # the shortest is ' 1:0'
+    labels = np.empty(max_rows, np.float32)
+    row_lines = np.empty(max_rows, np.int32)
+    row_ends = np.empty(max_rows, np.int64)
+    indices = np.empty(max_entries, np.int32)
+    values = np.empty(max_entries, np.float32)
+    groups = np.empty((max_rows, 3), np.int32)
+    odd = np.empty((max_rows + max_entries, 3), np.int32)
+    ascending, unique = options.unsorted == "error", options.duplicates == "error"
+    seen = np.zeros(options.limit + 1 if unique and not ascending else 0, np.int32)
+    missing = math.nan if options.missing_value is None else _within_float64(options.missing_value)
+    num_rows, num_groups, num_odd, num_lines, num_features, widest_line, wrong, where = parse.scan(
+        np.frombuffer(text, np.uint8), size, options.has_qid, ascending, unique, options.limit, missing,
+        seen, labels, row_lines, row_ends, indices, values, groups, odd,
+    )  # fmt: skip
+    faults = []  # (byte, what, mend)
+    if wrong != parse.NOTHING:
+        faults.append((where, *_explained(wrong, text, where, options)))
+
+    for target, start, stop in odd[:num_odd].tolist():
+        number = text[start:stop].decode()
+        value = parse.nearest_float32(number)
+        if not np.isfinite(value):
+            what = f"the {'value' if target >= 0 else 'label'} {excerpt(text[start:stop])} is too large for float32"
+            faults.append((start, what, _MISSING_MEND if target >= 0 else "write a smaller label"))
+            break
+        if target >= 0:
+            values[target] = value
+        else:
+            labels[-1 - target] = value
+
+    queries = []
+    for row, start, stop in groups[:num_groups].tolist():
+        raw = text[start:stop]
+        if row == num_rows:  # the line with the error
+            break
+        problem = _qid_problem(raw)
+        if problem:
+            faults.append((start, f"the query id {excerpt(raw)} {problem}", "use ASCII letters and digits"))
+            break
+        queries.append((row, raw.decode()))
+
+    fault = None
+    if faults:
+        byte, what, mend = min(faults)
+        fault = Fault(text.count(b"\n", 0, byte), what, mend)
+    num_entries = int(row_ends[num_rows - 1]) if num_rows else 0
+    return Block(
+        labels[:num_rows], row_lines[:num_rows], row_ends[:num_rows], indices[:num_entries], values[:num_entries],
+        queries, num_lines, num_features, widest_line, fault,
+    )  # fmt: skip

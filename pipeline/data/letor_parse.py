@@ -1,0 +1,454 @@
+"""The compiled part of the LETOR reader: bytes of whole lines -> rows in compressed form -> a dense matrix.
+
+It runs without the interpreter lock. Whatever is rare (a number on the border between two float32s, an error) is
+only located here and left to Python. All in one file: numba's cache does not see changes in another one.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Callable
+from decimal import Decimal
+from typing import Any, TypeVar
+
+import numba
+import numpy as np
+
+MAX_INDEX = 1_000_000  # of a feature; beyond it a dense matrix is not what the file is for
+
+# What `scan` found wrong.
+NOTHING, BAD_LABEL, NEGATIVE_LABEL, NO_QID, UNEXPECTED_QID, BAD_INDEX, LARGE_INDEX = range(7)
+UNSORTED, DUPLICATE, BAD_VALUE, BINARY, LONE_RETURN = range(7, 12)
+
+_NUMBER, _BROKEN, _ODD = range(3)
+_TAB, _NEWLINE, _RETURN, _SPACE, _HASH, _PLUS, _MINUS, _POINT, _ZERO, _NINE, _COLON = b"\t\n\r #+-.09:"
+_SMALL_E, _LARGE_E = b"eE"
+_Q, _I, _D = b"qid"
+PADDING = b"\n" * 32  # behind the text that `scan` gets, so that it can read ahead
+_U64 = np.uint64  # as an index it spares the test for numbers that count from the end
+_ONES = _U64(0x0101010101010101)
+_LOW_BITS, _HIGH_BITS = _U64(0x7F7F7F7F7F7F7F7F), _U64(0x8080808080808080)
+
+_MIN_EXPONENT, _MAX_EXPONENT = -330, 308
+_POWERS = np.array(
+    [float(f"1e{exponent}") for exponent in range(_MIN_EXPONENT, _MAX_EXPONENT + 1)]
+)  # 10**exponent
+_TENS = 10 ** np.arange(17)
+_TENTHS = 1 / _TENS
+_EXACT_POWER = 22  # 10**22 is the largest power of ten that float64 holds exactly
+_EXACT_INTEGER = 1 << 53
+_MAX_DIGITS = 18  # that an int64 holds for certain
+_LEAST_NORMAL = 2.0**-126
+_LARGEST = 3.4e38  # a little below the largest float32
+LARGEST_FLOAT64 = sys.float_info.max  # stands for all that overflow, for they may be the missing value
+_VANISHING = 1e-46  # below half of the smallest float32
+
+_Function = TypeVar("_Function", bound=Callable[..., Any])
+
+
+def _compiled(function: _Function) -> _Function:
+    """numba.njit that runs without the interpreter lock, kept on disk where some folder for that is writable."""
+    try:  # __pycache__ beside this file, else the user's cache folder
+        return numba.njit(nogil=True, error_model="numpy", cache=True)(function)  # type: ignore[no-any-return]
+    except RuntimeError:
+        return numba.njit(nogil=True, error_model="numpy")(function)  # type: ignore[no-any-return]
+
+
+def nearest_float32(text: str) -> np.float32:
+    """The float32 nearest to a decimal number, ties to even; inf where it overflows.
+
+    float32(float(text)) rounds twice: 1.000000059604644775390625000001 would become 1.
+    """
+    wide = float(text)
+    with np.errstate(over="ignore"):
+        rounded = np.float32(wide)
+        low, high = (_limited(np.nextafter(rounded, np.float32(end))) for end in (-np.inf, np.inf))
+    middle = _limited(rounded)
+    below, above = (low, middle) if wide < middle else (middle, high)
+    exact = Decimal(text)
+    if wide != (below + above) / 2 or exact == Decimal(wide):
+        return rounded
+    with np.errstate(over="ignore"):
+        return np.float32(above if exact > Decimal(wide) else below)  # float() has hidden the side of the tie
+
+
+def _limited(value: np.float32) -> float:
+    """Infinity as the next power of two, the border that IEEE 754 rounds at."""
+    return float(value) if np.isfinite(value) else math.copysign(2.0**128, value)
+
+
+# What is called for every value: a call that takes an array would count references, which costs more than the work.
+_inlined = numba.njit(inline="always")
+_scalar = numba.njit(error_model="numpy")
+
+
+@_scalar
+def _is_end(byte: int) -> bool:
+    return byte in (_SPACE, _NEWLINE, _TAB, _RETURN, _HASH)
+
+
+@_scalar
+def _is_digit(byte: int) -> bool:
+    return _ZERO <= byte <= _NINE
+
+
+@_inlined
+def _word(text: np.ndarray, at: int) -> np.uint64:
+    """8 bytes, the first one lowest. The compiler joins the loads, as no index can be negative."""
+    first = _U64(at)
+    word = _U64(text[first])
+    word |= _U64(text[first + _U64(1)]) << _U64(8)
+    word |= _U64(text[first + _U64(2)]) << _U64(16)
+    word |= _U64(text[first + _U64(3)]) << _U64(24)
+    word |= _U64(text[first + _U64(4)]) << _U64(32)
+    word |= _U64(text[first + _U64(5)]) << _U64(40)
+    word |= _U64(text[first + _U64(6)]) << _U64(48)
+    word |= _U64(text[first + _U64(7)]) << _U64(56)
+    return word
+
+
+@_scalar
+def _at_least(word: np.uint64, byte: int) -> np.uint64:
+    """The highest bit of each byte that is `byte` (1 to 127) or more."""
+    return (((word & _LOW_BITS) + _U64(128 - byte) * _ONES) | word) & _HIGH_BITS
+
+
+@_scalar
+def _first_mark(low: np.uint64, high: np.uint64) -> int:
+    """The number of the first of 16 bytes whose highest bit is set, or 16."""
+    low >>= _U64(7)
+    high >>= _U64(7)
+    in_low = (((low & (~low + _U64(1))) - _U64(1) & _ONES) * _ONES) >> _U64(
+        56
+    )  # a one for each byte before it
+    in_high = (((high & (~high + _U64(1))) - _U64(1) & _ONES) * _ONES) >> _U64(56)
+    return np.int64(in_low + in_high if low == 0 else in_low)
+
+
+@_scalar
+def _digits(word: np.uint64, count: int) -> tuple[bool, int]:
+    """The number that the first 0 to 8 bytes make -> (all are digits, number); pairs, then fours, then all."""
+    word ^= _U64(0x30) * _ONES
+    shift = _U64(32) - _U64(4) * _U64(count)
+    word = word << shift << shift  # zeros in front; in two steps, for no shift reaches 64
+    are_digits = _at_least(word, 10) == 0
+    word = word * _U64(10) + (word >> _U64(8))
+    fours = _U64(0x000000FF000000FF)
+    word = (word & fours) * _U64(100 + (1_000_000 << 32)) + (word >> _U64(16) & fours) * _U64(
+        1 + (10_000 << 32)
+    )
+    return are_digits, np.int64(word >> _U64(32))
+
+
+@_scalar
+def _distance(value: float) -> int:
+    """From the middle of the two float32s around `value`, in units in the last place of float64."""
+    return (np.float64(value).view(np.int64) & 0x1FFFFFFF) - 0x10000000
+
+
+@_compiled
+def _any_number(text: np.ndarray, at: int) -> tuple[int, int, float]:
+    """Reads a decimal number -> (kind, its end, value). float32(value) is the nearest float32 if kind is _NUMBER.
+
+    kind is _BROKEN if there is no number or it goes on beyond its end; _ODD if float64 does not tell the float32.
+    """
+    # 1. The text is digits * 10**exponent.
+    negative = text[at] == _MINUS
+    if negative or text[at] == _PLUS:
+        at += 1
+    digits, num_digits, exponent = 0, 0, 0
+    start = at
+    while _is_digit(text[at]):
+        if num_digits < _MAX_DIGITS:
+            digits = digits * 10 + (np.int64(text[at]) - _ZERO)
+            num_digits += digits > 0
+        else:
+            exponent += 1
+        at += 1
+    num_read = at - start
+    if text[at] == _POINT:
+        at += 1
+        start = at
+        while _is_digit(text[at]):
+            if num_digits < _MAX_DIGITS:
+                digits = digits * 10 + (np.int64(text[at]) - _ZERO)
+                num_digits += digits > 0
+                exponent -= 1
+            at += 1
+        num_read += at - start
+    if num_read == 0:
+        return _BROKEN, at, 0.0
+    if text[at] == _SMALL_E or text[at] == _LARGE_E:
+        at += 1
+        negative_exponent = text[at] == _MINUS
+        if negative_exponent or text[at] == _PLUS:
+            at += 1
+        if not _is_digit(text[at]):
+            return _BROKEN, at, 0.0
+        written = 0
+        while _is_digit(text[at]):
+            written = min(written * 10 + (np.int64(text[at]) - _ZERO), 1_000_000_000)
+            at += 1
+        exponent += -written if negative_exponent else written
+    if not _is_end(text[at]):
+        return _BROKEN, at, 0.0
+
+    # 2. The product in float64 is off by less than 4 units in the last place. That decides the float32 unless it lies
+    # that close to the middle between two of them. Then an exact division decides where one is possible.
+    kind = _NUMBER
+    exponent = max(exponent, _MIN_EXPONENT)
+    value = digits * _POWERS[exponent - _MIN_EXPONENT] if exponent <= _MAX_EXPONENT else np.inf
+    if digits == 0:
+        value = 0.0
+    elif value < _VANISHING:
+        value = 1e-300  # 0 as a float32, and still below 0 once negative
+    elif value < _LEAST_NORMAL or value > _LARGEST:
+        kind = _ODD
+        value = min(value, LARGEST_FLOAT64)
+    elif abs(_distance(value)) <= 8:
+        kind = _ODD
+        if digits < _EXACT_INTEGER and -_EXACT_POWER <= exponent <= 0:
+            power = _POWERS[-exponent - _MIN_EXPONENT]
+            value = digits / power  # rounded once: on the right side of the middle, or the middle itself
+            is_tie = (
+                value == np.floor(value) and np.int64(value) * np.int64(power) == digits
+            )  # such as 20000001.0
+            if _distance(value) != 0 or is_tie:
+                kind = _NUMBER
+    return kind, at, -value if negative else value
+
+
+@_inlined
+def _short_number(text: np.ndarray, at: int) -> tuple[bool, int, float]:
+    """A number of at most 8 digits, a point and 8 digits -> (is one and decides its float32, its end, value).
+
+    Without a branch, because the lengths cannot be foreseen and a wrong guess costs the processor as much as all of
+    this. Source: D. Lemire, "Number parsing at a gigabyte per second", 2021.
+    """
+    low, high = _word(text, at), _word(text, at + 8)
+    length = _first_mark(~_at_least(low, _PLUS) & _HIGH_BITS, ~_at_least(high, _PLUS) & _HIGH_BITS)
+    points = _U64(_POINT) * _ONES
+    point = _first_mark(~_at_least(low ^ points, 1) & _HIGH_BITS, ~_at_least(high ^ points, 1) & _HIGH_BITS)
+    point = min(point, length)
+    negative = text[_U64(at)] == _MINUS
+    signed = np.int64(negative | (text[_U64(at)] == _PLUS))
+    num_whole, num_decimals = point - signed, max(length - point - 1, 0)
+    are_whole, whole = _digits(_word(text, at + signed), num_whole)
+    are_decimals, decimals = _digits(_word(text, at + point + 1), num_decimals)
+    digits = whole * _TENS[_U64(num_decimals)] + decimals
+    value = (-digits if negative else digits) * _TENTHS[_U64(num_decimals)]
+    is_short = (
+        are_whole & are_decimals & (num_whole <= 8) & (num_decimals <= 8) & (num_whole + num_decimals > 0)
+    )
+    return is_short & _is_end(text[_U64(at + length)]) & (abs(_distance(value)) > 8), at + length, value
+
+
+@_compiled
+def scan(
+    text: np.ndarray,  # uint8 [size + 31 or more]: whole lines, each with its newline, and PADDING
+    size: int,
+    has_qid: bool,
+    ascending: bool,  # feature ids that fall are an error
+    unique: bool,  # a feature id twice in a line is an error
+    limit: int,  # the largest feature id allowed
+    missing: float,  # a value that stands for 0; NaN: none
+    seen: np.ndarray,  # int32 [limit + 1] of zeros if unique and not ascending, else anything
+    labels: np.ndarray,  # float32 [rows]; this and all that follow are written
+    row_lines: np.ndarray,  # int32 [rows]: the line of a row, from 0
+    row_ends: np.ndarray,  # int64 [rows]: the entry after a row's last
+    indices: np.ndarray,  # int32 [entries], from 0
+    values: np.ndarray,  # float32 [entries]
+    groups: np.ndarray,  # int32 [rows, 3]: first row, start and stop of its query id, where the id changes
+    odd: np.ndarray,  # int32 [rows + entries, 3]: entry (-1 - row: a label), start and stop of a number for Python
+) -> tuple[int, int, int, int, int, int, int, int]:
+    """-> (rows, groups, odd numbers, lines, largest index from 1, its line, what is wrong, the byte where that is)."""
+    at, line, rows, entries, num_groups, num_odd, largest, largest_line = 0, 0, 0, 0, 0, 0, 0, 0
+    qid_start, qid_stop = 0, 0
+    wrong, where = NOTHING, 0
+    missing_tolerance = 1e-9 * abs(missing)
+    while at < size:
+        # 1. The label.
+        while text[_U64(at)] == _SPACE or text[_U64(at)] == _TAB:
+            at += 1
+        where = at
+        if text[_U64(at)] != _NEWLINE and text[_U64(at)] != _RETURN and text[_U64(at)] != _HASH:
+            kind, at, value = _any_number(text, at)
+            if kind == _BROKEN:
+                wrong = BAD_LABEL
+                break
+            if value < 0:
+                wrong = NEGATIVE_LABEL
+                break
+            if kind == _ODD:
+                odd[num_odd, 0], odd[num_odd, 1], odd[num_odd, 2] = -1 - rows, where, at
+                num_odd += 1
+            labels[rows] = value
+
+            # 2. The query id.
+            label_start = where
+            while text[_U64(at)] == _SPACE or text[_U64(at)] == _TAB:
+                at += 1
+            where = at
+            is_qid = (
+                text[_U64(at)] == _Q and text[at + 1] == _I and text[at + 2] == _D and text[at + 3] == _COLON
+            )
+            if has_qid:
+                if not is_qid:
+                    wrong, where = NO_QID, label_start
+                    break
+                at += 4
+                start = at
+                while text[_U64(at)] > _SPACE and text[_U64(at)] != _HASH:
+                    at += 1
+                if not _is_end(text[_U64(at)]):
+                    wrong = BINARY
+                    break
+                if at == start:
+                    wrong, where = NO_QID, label_start
+                    break
+                same = at - start == qid_stop - qid_start
+                for offset in range(at - start if same else 0):
+                    if text[start + offset] != text[qid_start + offset]:
+                        same = False
+                        break
+                if not same:
+                    groups[num_groups, 0], groups[num_groups, 1], groups[num_groups, 2] = rows, start, at
+                    num_groups += 1
+                    qid_start, qid_stop = start, at
+            elif is_qid:
+                wrong = UNEXPECTED_QID
+                break
+
+            # 3. The features.
+            previous = 0
+            while True:
+                while text[_U64(at)] == _SPACE or text[_U64(at)] == _TAB:
+                    at += 1
+                where = at
+                if text[_U64(at)] == _NEWLINE or text[_U64(at)] == _RETURN or text[_U64(at)] == _HASH:
+                    break
+                index = 0
+                while _is_digit(text[_U64(at)]):
+                    index = min(index * 10 + (np.int64(text[_U64(at)]) - _ZERO), 1_000_000_000)
+                    at += 1
+                if index == 0 or text[_U64(at)] != _COLON:
+                    wrong = BAD_INDEX
+                    break
+                if index > limit:
+                    wrong = LARGE_INDEX
+                    break
+                if ascending:
+                    if index <= previous:
+                        if index < previous:
+                            wrong = UNSORTED
+                            break
+                        if unique:
+                            wrong = DUPLICATE
+                            break
+                    previous = index
+                elif unique:
+                    if seen[index] == line + 1:
+                        wrong = DUPLICATE
+                        break
+                    seen[index] = line + 1
+                start = at + 1
+                is_short, at, value = _short_number(text, start)
+                kind = _NUMBER
+                if not is_short:
+                    kind, at, value = _any_number(text, start)
+                if kind == _BROKEN:
+                    wrong = BAD_VALUE
+                    break
+                if abs(value - missing) <= missing_tolerance:
+                    value = 0.0
+                elif kind == _ODD:
+                    odd[num_odd, 0], odd[num_odd, 1], odd[num_odd, 2] = entries, start, at
+                    num_odd += 1
+                if index > largest:
+                    largest, largest_line = index, line
+                indices[_U64(entries)] = index - 1
+                values[_U64(entries)] = value
+                entries += 1
+            if wrong != NOTHING:
+                break
+            row_lines[rows] = line
+            row_ends[rows] = entries
+            rows += 1
+
+        # 4. The comment and the end of the line.
+        if text[_U64(at)] == _HASH:
+            while text[_U64(at)] != _NEWLINE and text[_U64(at)] != _RETURN and text[_U64(at)] != 0:
+                at += 1
+        where = at
+        if text[_U64(at)] == _RETURN and text[at + 1] == _NEWLINE:
+            at += 1
+        if text[_U64(at)] != _NEWLINE:
+            wrong = BINARY if text[_U64(at)] == 0 else LONE_RETURN
+            break
+        at += 1
+        line += 1
+    return rows, num_groups, num_odd, line, largest, largest_line, wrong, where
+
+
+@_compiled
+def fill(
+    flat: np.ndarray,  # float32 [at least (first + rows) * width], zero where these rows go
+    first: int,
+    width: int,
+    row_ends: np.ndarray,
+    indices: np.ndarray,
+    values: np.ndarray,
+    backwards: bool,  # so that of two values of a feature the first one stays
+    add: bool,
+) -> int:
+    """Writes scanned rows into a dense matrix -> the first row with a sum that overflows, or -1."""
+    overflow = -1
+    start = 0
+    for row in range(row_ends.size):
+        base = (first + row) * width
+        stop = row_ends[row]
+        if add:
+            for entry in range(start, stop):
+                flat[base + indices[entry]] += values[entry]
+                if overflow < 0 and not np.isfinite(flat[base + indices[entry]]):
+                    overflow = row
+        elif backwards:
+            for entry in range(stop - 1, start - 1, -1):
+                flat[base + indices[entry]] = values[entry]
+        else:
+            for entry in range(start, stop):
+                flat[base + indices[entry]] = values[entry]
+        start = stop
+    return overflow
+
+
+@_compiled
+def change_width(flat: np.ndarray, rows: int, old: int, new: int) -> None:
+    """Turns [rows, old] into [rows, new] in place: cuts columns off, or adds columns of zeros."""
+    if new < old:
+        for row in range(rows):
+            for column in range(new):
+                flat[row * new + column] = flat[row * old + column]
+    else:
+        for row in range(rows - 1, -1, -1):
+            for column in range(old - 1, -1, -1):
+                flat[row * new + column] = flat[row * old + column]
+            flat[row * new + old : (row + 1) * new] = 0
+
+
+@_compiled
+def take_rows(matrix: np.ndarray, order: np.ndarray) -> None:
+    """matrix[:] = matrix[order] in place, for a permutation `order`, which is used up."""
+    for first in range(order.size):
+        if order[first] == first:
+            continue
+        kept = matrix[first].copy()
+        row = first
+        while order[row] != first:
+            source = order[row]
+            matrix[row] = matrix[source]
+            order[row] = row
+            row = source
+        matrix[row] = kept
+        order[row] = row
