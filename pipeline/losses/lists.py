@@ -1,0 +1,78 @@
+"""What every loss does first and last: its arguments as padded lists, and the mean over lists."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import tensorflow as tf
+
+Tensor = Any  # tf.Tensor has no usable type stubs
+
+NO_SCORE = -1e30  # stands for minus infinity in padded slots: sums and differences stay finite
+
+
+def as_lists(target: Any, student: Any, mask: Any, temperature: Any = 1.0) -> tuple[Tensor, Tensor, Tensor]:
+    """The arguments of a loss as dense tensors of one floating type, with 0 in the padding.
+
+    Args:
+      target: teacher's scores or labels [lists, list_size]; ragged if student is.
+      student: scores [lists, list_size], dense or ragged.
+      mask: bool [lists, list_size], or None: all are documents.
+      temperature: > 0, divides the student's scores.
+
+    Returns:
+      target without gradient, student, mask; float64 where the student is, else float32.
+
+    Raises:
+      ValueError: the temperature is not > 0; the ranks or the static shapes do not fit together, or only one of the two is ragged.
+    """
+    if not tf.is_tensor(temperature) and not temperature > 0:
+        raise ValueError(f"temperature={temperature!r} is not possible: a number > 0")
+    is_ragged = isinstance(student, tf.RaggedTensor)
+    if is_ragged != isinstance(target, tf.RaggedTensor):
+        raise ValueError("target and student must both be ragged or both be dense")
+    if is_ragged:
+        row_mask = tf.sequence_mask(student.row_lengths(), tf.maximum(student.bounding_shape()[1], 1))
+        shape = tf.shape(row_mask, out_type=tf.int64)
+        if mask is not None:
+            row_mask &= mask.to_tensor(False, shape=shape) if isinstance(mask, tf.RaggedTensor) else mask
+        target, student, mask = target.to_tensor(shape=shape), student.to_tensor(shape=shape), row_mask
+    target, student = tf.convert_to_tensor(target), tf.convert_to_tensor(student)
+    mask = (
+        tf.ones(tf.shape(student), tf.bool) if mask is None else tf.cast(tf.convert_to_tensor(mask), tf.bool)
+    )
+    for name, tensor in (("target", target), ("mask", mask)):
+        if student.shape.rank != 2 or not tensor.shape.is_compatible_with(student.shape):
+            raise ValueError(
+                f"student {student.shape} and {name} {tensor.shape} must both be [lists, list_size]"
+            )
+    dtype = tf.float64 if student.dtype == tf.float64 else tf.float32
+    target, student = tf.cast(target, dtype), tf.cast(student, dtype) / tf.cast(temperature, dtype)
+    zeros = tf.zeros_like(student)
+    return tf.stop_gradient(tf.where(mask, target, zeros)), tf.where(mask, student, zeros), mask
+
+
+def from_best(scores: Tensor, mask: Tensor) -> Tensor:
+    """Each list's scores less its best one; NO_SCORE in the padding."""
+    best = tf.reduce_max(tf.where(mask, scores, NO_SCORE), axis=1, keepdims=True)
+    return tf.where(mask, scores - tf.stop_gradient(best), NO_SCORE)
+
+
+def log_softmax(scores: Tensor, mask: Tensor) -> Tensor:
+    """Of each list, over its documents; 0 in the padding."""
+    return tf.where(mask, tf.nn.log_softmax(from_best(scores, mask)), tf.zeros_like(scores))
+
+
+def reduce_lists(per_list: Tensor, mask: Tensor, reduce: str | None) -> Tensor:
+    """`per_list` [lists] with 0 for the lists that have no document, or its mean over the others.
+
+    Raises:
+      ValueError: reduce is not "mean" or None.
+    """
+    if reduce not in ("mean", None):
+        raise ValueError(f'reduce={reduce!r} is not possible: "mean", or None for one value a list')
+    has_document = tf.reduce_any(mask, axis=1)
+    per_list = tf.where(has_document, per_list, tf.zeros_like(per_list))
+    if reduce is None:
+        return per_list
+    return tf.reduce_sum(per_list) / tf.maximum(tf.reduce_sum(tf.cast(has_document, per_list.dtype)), 1)

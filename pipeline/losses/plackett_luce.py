@@ -1,0 +1,249 @@
+"""Draws from Plackett-Luce distributions, on noise that depends on nothing but its address.
+
+Shapes: B lists, S samples, n list_size, K picks.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import tensorflow as tf
+
+from pipeline.losses.lists import NO_SCORE, Tensor
+
+
+def _mix(x: Tensor) -> Tensor:
+    """A bijection of uint32 whose every output bit depends on every input bit (lowbias32, C. Wellons 2018)."""
+    x = tf.bitwise.bitwise_xor(x, tf.bitwise.right_shift(x, _u32(16)))
+    x *= _u32(0x21F0AAAD)
+    x = tf.bitwise.bitwise_xor(x, tf.bitwise.right_shift(x, _u32(15)))
+    x *= _u32(0xD35A2D97)
+    return tf.bitwise.bitwise_xor(x, tf.bitwise.right_shift(x, _u32(15)))
+
+
+def _u32(value: int) -> Tensor:
+    return tf.constant(value, tf.uint32)
+
+
+def _words(x: Tensor) -> tuple[Tensor, Tensor]:
+    """The low and the high 32 bits; int32 and int64 of equal value give the same."""
+    x = tf.cast(x, tf.int64)
+    low = tf.bitwise.bitwise_and(x, tf.constant(0xFFFFFFFF, tf.int64))
+    return tf.cast(low, tf.uint32), tf.cast(
+        tf.bitwise.right_shift(x - low, tf.constant(32, tf.int64)), tf.uint32
+    )
+
+
+def random_bits(seed: Any, list_ids: Any, num_samples: int, slots: Any) -> Tensor:
+    """uint32 [B, num_samples, n], a function of (seed, list id, sample, slot) alone.
+
+    Integer arithmetic only: bit-equal in eager, graph and XLA, on every device, for any batching or padding.
+
+    Args:
+      seed: integers [2]: run seed and step.
+      list_ids: integers [B].
+      num_samples: S.
+      slots: integers [n] or [B, S, n].
+    """
+    seed, list_ids = tf.convert_to_tensor(seed), tf.convert_to_tensor(list_ids)
+    samples = tf.cast(tf.range(num_samples), tf.uint32)[:, tf.newaxis]
+
+    def key(start: int) -> Tensor:  # [B, S, 1]
+        state = _u32(start)
+        for word in (*_words(seed[0]), *_words(seed[1]), *_words(list_ids)):
+            state = _mix(state + word)
+        return _mix(state[:, tf.newaxis, tf.newaxis] + samples)
+
+    # Two keys: with one, two of the 2^32 streams would now and then be shifted copies of each other.
+    bits = _mix(tf.cast(slots, tf.uint32) * _u32(0x9E3779B9) + key(0x243F6A88))
+    return _mix(tf.bitwise.bitwise_xor(bits, key(0x85A308D3)))
+
+
+def uniform(bits: Tensor, dtype: tf.DType) -> Tensor:
+    """Numbers between 2^-32 and 1 (which float32 reaches by rounding) from uint32 bits, 2^-31 apart near 0."""
+    # Signed, because no instruction set before AVX-512 converts unsigned integers.
+    return (tf.cast(tf.cast(tf.bitwise.right_shift(bits, _u32(1)), tf.int32), dtype) + 0.5) * 2.0**-31
+
+
+def exponential(bits: Tensor, dtype: tf.DType) -> Tensor:
+    """Standard exponential variates from uint32 bits, in [2^-32, 17.4], the small ones 2^-31 apart.
+
+    -log of them are standard Gumbel variates in [-2.9, 22.2].
+    """
+    u = uniform(bits, dtype)
+    # -log1p(-u), which costs twice as much.
+    series = u * (1.0 + u * (0.5 + u * (1.0 / 3.0 + u * 0.25)))
+    return tf.where(u < 2.0**-7, series, -tf.math.log(tf.maximum(1.0 - u, 2.0**-25)))
+
+
+NUM_GROUPS = 128
+_SPARE_GROUPS = 5
+_GROUP_BITS = NUM_GROUPS - 1
+
+
+def group_size(list_size: int, num_picks: int) -> int:
+    """Into how many slots a group `draw` may cut the lists: 1 means not at all."""
+    return -(-list_size // NUM_GROUPS) if list_size >= 64 * num_picks and num_picks <= 27 else 1
+
+
+def draw(scores: Tensor, *, num_picks: Any, num_samples: int, seed: Any, list_ids: Any, wide: bool) -> Tensor:
+    """The first K documents of S draws from the Plackett-Luce distribution of each list, int32 [B, S, K].
+
+    Each document arrives after an exponential time with rate exp(score); the order of arrival is a draw. (The Gumbel
+    trick, one logarithm cheaper.) Padding comes last.
+
+    A long list is cut into 128 strided groups, if its size is a multiple of that. A cheap lower bound of every arrival
+    time says which K + 5 groups can hold the first K; only those get the exact times. In the rare case that this was
+    not enough, all are computed: the result is the same either way.
+
+    Args:
+      scores: [B, n], each list's best is 0, NO_SCORE in the padding.
+      num_picks: K, 1 <= K <= n; may be a scalar tensor.
+      num_samples: S.
+      seed: of `random_bits`.
+      list_ids: of `random_bits`.
+      wide: scores may be more than 70 nats below 0: times are compared by their logarithms.
+    """
+    size = scores.shape[1] or tf.shape(scores)[1]
+    dtype = scores.dtype
+    waits = tf.exp(-scores)  # mean times
+
+    def bits(slots: Tensor) -> Tensor:
+        return random_bits(seed, list_ids, num_samples, slots)
+
+    def from_all() -> Tensor:
+        times = exponential(bits(tf.range(size)), dtype)
+        keys = tf.math.log(times) - scores[:, tf.newaxis] if wide else times * waits[:, tf.newaxis]
+        return smallest(tf.reshape(keys, [-1, size]), num_picks)
+
+    def from_groups() -> tuple[Tensor, Tensor]:
+        num_chosen, group_size = num_picks + _SPARE_GROUPS, size // NUM_GROUPS
+        u = uniform(bits(tf.range(size)), dtype)
+        bounds = u * (1.0 + u * (0.5 + u * (1.0 / 3.0 + u * 0.25))) * waits[:, tf.newaxis]
+        bounds = tf.reduce_min(tf.reshape(bounds, [-1, group_size, NUM_GROUPS]), axis=1)
+        # The group's number takes the place of the last bits of its bound, which can only lower it.
+        order = tf.bitcast(tf.cast(bounds, tf.float32), tf.int32) & ~_GROUP_BITS | tf.range(NUM_GROUPS)
+        order = smallest_integers(tf.transpose(order), num_chosen)
+        slots = (order & _GROUP_BITS)[..., tf.newaxis] + NUM_GROUPS * tf.range(group_size)
+        slots = tf.reshape(tf.transpose(slots, [1, 0, 2]), [-1, num_samples, num_chosen * group_size])
+        times = tf.reshape(exponential(bits(slots), dtype) * at(waits, slots), [-1, num_chosen * group_size])
+        times, places = tf.math.top_k(-times, num_picks)
+        picks = tf.gather(tf.reshape(slots, [-1, num_chosen * group_size]), places, batch_dims=1)
+        # A reduction where [:, -1] would do: a slice of a slice keeps XLA from seeing a top-k in it, and it sorts.
+        last, bound = -tf.reduce_min(times, axis=1), tf.bitcast(order[-1] & ~_GROUP_BITS, tf.float32)
+        return picks, tf.reduce_all(last * (1.0 + 1e-5) <= tf.cast(bound, dtype))
+
+    is_cut = isinstance(size, int) and isinstance(num_picks, int) and group_size(size, num_picks) > 1
+    if is_cut and size % NUM_GROUPS == 0 and not wide:
+        picks, is_certain = from_groups()
+        picks = tf.cond(is_certain, lambda: picks, from_all)
+    else:
+        picks = from_all()
+    return tf.reshape(picks, [-1, num_samples, num_picks])
+
+
+def smallest(keys: Tensor, k: Any) -> Tensor:
+    """The places of the k smallest keys of each row, smallest first, int32 [rows, k].
+
+    Args:
+      keys: float [rows, n], no NaN. (XLA on CPU has a fast top-k for two dimensions only.)
+      k: 1 <= k <= n; may be a scalar tensor.
+    """
+    size = keys.shape[1]
+    if not (isinstance(k, int) and size is not None and size >= 32 and 4 * k >= size and keys.dtype == tf.float32):
+        return tf.math.top_k(-keys, k).indices
+    # For most of a row the network below is four times as fast on CPU as XLA's top-k, and its sort is slower still.
+    order = tf.bitcast(keys, tf.int32)
+    order = tf.where(order < 0, order ^ 0x7FFFFFFF, order)  # as integers in the order of the floats
+    order = tf.cast(order, tf.int64) * (1 << 32) + tf.range(size, dtype=tf.int64)
+    return tf.transpose(tf.cast(smallest_integers(tf.transpose(order), k) % (1 << 32), tf.int32))
+
+
+def smallest_integers(x: Tensor, k: int) -> Tensor:
+    """The k smallest of each column in rising order, [k, columns]: a bitonic network over all columns at once.
+
+    It is made of minima and maxima of long vectors.
+
+    Args:
+      x: integers [n, columns], n static.
+      k: 1 <= k <= n.
+    """
+    size = x.shape[0]
+    num_kept, num_slots = _power_of_2(k), _power_of_2(size)
+    x = tf.pad(x, [[0, num_slots - size], [0, 0]], constant_values=x.dtype.max)
+
+    def halves(x: Tensor, span: int) -> tuple[Tensor, Tensor]:
+        pairs = tf.reshape(x, [x.shape[0] // (2 * span), 2, span, -1])
+        return pairs[:, 0], pairs[:, 1]
+
+    def exchange(x: Tensor, span: int, mirrored: bool) -> Tensor:
+        """Puts slots i and i + span of every 2 span slots into order; if mirrored, i and 2 span - 1 - i."""
+        first, second = halves(x, span)
+        second = second[:, ::-1] if mirrored else second
+        first, second = tf.minimum(first, second), tf.maximum(first, second)
+        second = second[:, ::-1] if mirrored else second
+        return tf.reshape(tf.stack([first, second], axis=1), [x.shape[0], -1])
+
+    width = 1  # of the runs that are in order
+    while x.shape[0] > width or width < num_kept:
+        if width < num_kept:
+            x, span, width = exchange(x, width, mirrored=True), width // 2, 2 * width
+        else:  # of two runs, the smaller half
+            first, second = halves(x, width)
+            x, span = tf.reshape(tf.minimum(first, second[:, ::-1]), [x.shape[0] // 2, -1]), width // 2
+        while span:
+            x, span = exchange(x, span, mirrored=False), span // 2
+    return x[:k]
+
+
+def _power_of_2(size: int) -> int:
+    """The smallest one that is not less."""
+    return 1 << (size - 1).bit_length()
+
+
+def at(x: Tensor, slots: Tensor) -> Tensor:
+    """x [B, n] at slots [B, S, m]."""
+    return tf.reshape(
+        tf.gather(x, tf.reshape(slots, [tf.shape(slots)[0], -1]), batch_dims=1), tf.shape(slots)
+    )
+
+
+def all_but(slots: Tensor, list_size: Any) -> Tensor:
+    """bool [B, S, list_size]: False at slots [B, S, K], True elsewhere."""
+    shape = tf.shape(slots)
+    rows = tf.repeat(tf.range(shape[0] * shape[1]), shape[2])
+    places = tf.stack([rows, tf.reshape(slots, [-1])], axis=-1)
+    everything = tf.ones([shape[0] * shape[1], list_size], tf.bool)
+    everything = tf.tensor_scatter_nd_update(everything, places, tf.zeros_like(rows, tf.bool))
+    return tf.reshape(everything, [-1, slots.shape[1], list_size])
+
+
+def scaled_cumsum(
+    scale: Tensor | None, *values: Tensor, reverse: bool = False
+) -> tuple[Tensor | None, tuple[Tensor, ...]]:
+    """Cumulative sums over the last axis of values * exp(scale), for scales of any size.
+
+    Args:
+      scale: float [..., size], or None for zeros: then the sums are plain ones.
+      values: floats [..., size].
+      reverse: sums from the end instead of from the beginning.
+
+    Returns:
+      The running maximum of scale (None for None), and the sums divided by its exponential.
+    """
+    if scale is None:
+        return None, tuple(tf.cumsum(value, axis=-1, reverse=reverse) for value in values)
+    size = tf.shape(scale)[-1]
+    distance = tf.range(size)[::-1] if reverse else tf.range(size)  # from where the sums begin
+
+    def double(span: Tensor, scale: Tensor, *values: Tensor) -> tuple[Tensor, ...]:
+        """Sums over 2 * span elements from sums over span."""
+        shift = -span if reverse else span
+        has_earlier = distance >= span
+        earlier = tf.where(has_earlier, tf.roll(scale, shift, -1), NO_SCORE)
+        new_scale = tf.maximum(scale, earlier)
+        kept, added = tf.exp(scale - new_scale), tf.where(has_earlier, tf.exp(earlier - new_scale), 0.0)
+        return 2 * span, new_scale, *(kept * value + added * tf.roll(value, shift, -1) for value in values)
+
+    _, scale, *sums = tf.while_loop(lambda span, *_: span < size, double, (1, scale, *values))
+    return scale, tuple(sums)

@@ -1,0 +1,68 @@
+"""Losses by name, with their options checked before the first step."""
+
+from __future__ import annotations
+
+import difflib
+import functools
+import inspect
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from pipeline.losses import labels, rankdistil
+
+# fn(target, student, mask=None, *, <own options>, seed=(0, 0), list_ids=None, reduce="mean") -> scalar or [lists]
+Loss = Callable[..., Any]
+
+# target: the teacher's scores
+DISTILLATION: dict[str, Loss] = {
+    "coupled_rankdistil": rankdistil.coupled_rankdistil,
+}
+# target: relevance labels >= 0
+LABEL: dict[str, Loss] = {
+    "softmax": labels.softmax,
+}
+
+_CALL_ARGUMENTS = ("seed", "list_ids", "reduce")  # given at each call, not options
+
+
+def options_of(loss: Loss) -> dict[str, Any]:
+    """The options that a loss takes, with their defaults."""
+    parameters = inspect.signature(loss).parameters.values()
+    return {
+        p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY and p.name not in _CALL_ARGUMENTS
+    }
+
+
+def make_loss(name: str, **options: Any) -> Loss:
+    """The loss `name` with its options set.
+
+    >>> loss = make_loss("coupled_rankdistil", topk=2, estimator="exact")
+    >>> round(float(loss([[2.0, 1.0, 0.0]], [[2.0, 1.0, 0.0]])), 4)
+    1.4148
+
+    Raises:
+      ValueError: no such loss; an option that it does not take, or a value that the option cannot have.
+    """
+    losses = DISTILLATION | LABEL
+    if name not in losses:
+        raise ValueError(f"loss {name!r} is unknown: {_nearest(name, losses)}")
+    loss = losses[name]
+    allowed = options_of(loss)
+    for key, value in options.items():
+        if key not in allowed:
+            raise ValueError(f"{name} takes no option {key}={value!r}: {_nearest(key, allowed)}")
+    made = functools.partial(loss, **options)
+    try:
+        made([[0.0, 0.0]], [[0.0, 0.0]])  # a loss checks its options when it is called: call it now
+    except (TypeError, ValueError) as error:
+        given = ", ".join(f"{key}={value!r}" for key, value in options.items())
+        raise ValueError(f"{name} does not work with {given}: {error}") from error
+    return made
+
+
+def _nearest(word: str, allowed: Iterable[str]) -> str:
+    names = sorted(allowed)
+    close = difflib.get_close_matches(word, names, n=3)
+    return (
+        f"did you mean {' or '.join(close)}? " if close else ""
+    ) + f"available: {', '.join(names) or 'none'}"

@@ -1,0 +1,271 @@
+"""The coupled RankDistil loss against its definition: every ordered top-k prefix, written out and summed."""
+
+import itertools
+
+import numpy as np
+import pytest
+
+from pipeline.losses import coupled_rankdistil  # before tensorflow: it chooses Keras 2
+
+import tensorflow as tf  # isort: skip
+
+SAMPLED = ("rao_blackwell", "plackett", "tfr")
+EVERY = ("exact", *SAMPLED)
+TEACHER = np.array([[1.2, -0.7, 0.3, -2.0, 2.1, 0.0]])
+STUDENT = np.array([[-0.4, 1.5, 0.2, -1.0, 0.6, 0.9]])
+GARBAGE = np.array([np.nan, np.inf, -np.inf, 1e30, -1e30, 0.0, 7.0])
+
+
+def lse(x):
+    top = x.max(-1, keepdims=True)
+    return (top + np.log(np.exp(x - top).sum(-1, keepdims=True)))[..., 0]
+
+
+def prefixes(t, k):
+    """Yields (probability, picks, [documents left before each pick]) of the Plackett-Luce top k of t [n]."""
+    for picks in itertools.permutations(range(len(t)), min(k, len(t))):
+        left = [[j for j in range(len(t)) if j not in picks[:i]] for i in range(len(picks))]
+        yield np.exp(sum(t[d] - lse(t[r]) for d, r in zip(picks, left, strict=True))), picks, left
+
+
+def expected_loss(t, s, k):
+    """The definition in float64: t [n], s [..., n] -> [...]."""
+    total = np.zeros(s.shape[:-1])
+    for probability, picks, left in prefixes(t, k):
+        total += probability * sum(lse(s[..., r]) - s[..., d] for d, r in zip(picks, left, strict=True))
+    return total
+
+
+def definition(t, s, k, temperature=1.0, step=1e-5):
+    """Value and gradient in s (central differences) of one list [n]."""
+    t, s = np.asarray(t, np.float64), np.asarray(s, np.float64)
+    moved = s + step * np.concatenate([np.zeros((1, len(s))), np.eye(len(s)), -np.eye(len(s))])
+    values = expected_loss(t, moved / temperature, k)
+    up, down = np.split(values[1:], 2)
+    return values[0], (up - down) / (2 * step)
+
+
+def measure(teacher, student, mask=None, *, dtype=tf.float32, **options):
+    """Losses [lists] and their gradients in the student [lists, list_size], as float64 arrays."""
+    teacher, student = (tf.cast(tf.constant(np.asarray(x, np.float64)), dtype) for x in (teacher, student))
+    with tf.GradientTape() as tape:
+        tape.watch(student)
+        losses = coupled_rankdistil(teacher, student, mask, reduce=None, **options)
+        total = tf.reduce_sum(losses)
+    gradient = tape.gradient(total, student)
+    assert gradient.dtype == dtype and losses.shape == teacher.shape[:1]
+    return tf.cast(losses, tf.float64).numpy(), tf.cast(gradient, tf.float64).numpy()
+
+
+def copies(teacher, student, rows, **options):
+    """The same list `rows` times, each with noise of its own."""
+    repeat = [np.repeat(x, rows, 0) for x in (teacher, student)]
+    return measure(*repeat, list_ids=tf.range(rows), **options)
+
+
+def k_for(estimator):
+    return 2 if estimator == "exact" else 3
+
+
+PEAKS = [0.0, 30.0, 60.0, 90.0]
+EXACT = {
+    "plain": (TEACHER[0], STUDENT[0]),
+    "negative": (TEACHER[0] - 50.0, STUDENT[0]),
+    "peaked": (PEAKS, [0.3, -1.2, 0.8, 0.1]),
+    "peaked, student agrees": (PEAKS, PEAKS),
+    "peaked, student reversed": (PEAKS, PEAKS[::-1]),
+    "peaked student": (TEACHER[0, :4], PEAKS),
+    "two peaks": ([40.0, 40.0, 0.0, -1.0], [1.0, -1.0, 0.5, 0.0]),
+    "remainder below float32": ([0.0, 20.0, 1.0, -1.0], [2.0, -1.0, 0.5, 0.0]),
+    "1e4": ([1e4, 0.0, -1e4], [-1e4, 0.0, 1e4]),
+    "equal": ([3.0] * 5, STUDENT[0, :5]),
+    "two documents": ([0.5, -1.0], [2.0, 1.0]),
+}
+
+
+@pytest.mark.parametrize("slots", ["dense", "first", "between", "last"])
+@pytest.mark.parametrize("k", [1, 2])
+@pytest.mark.parametrize("case", EXACT)
+def test_exact_is_the_enumeration(case, k, slots):
+    t, s = (np.asarray(x, np.float64) for x in EXACT[case])
+    n = len(t)
+    where = {"dense": np.arange(n), "first": np.arange(n) + 3, "between": 2 * np.arange(n) + 1}
+    where = where.get(slots, np.arange(n))
+    width = n if slots == "dense" else 2 * n + 2
+    teacher, student = np.resize(GARBAGE, (2, 1, width))
+    teacher[0, where], student[0, where] = t, s
+    mask = np.isin(np.arange(width), where)[None]
+    loss, gradient = measure(teacher, student, mask, topk=k, estimator="exact")
+    value, slope = definition(t, s, k)
+    np.testing.assert_allclose(loss[0], value, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(gradient[0, where], slope, rtol=1e-5, atol=1e-5)
+    assert not gradient[~mask].any()
+
+
+@pytest.mark.parametrize("estimator", SAMPLED)
+@pytest.mark.parametrize(("n", "k"), [(n, k) for n in range(2, 7) for k in range(1, n + 1)])
+def test_sampled_means_are_the_enumeration(n, k, estimator):
+    rows = 3000
+    value, slope = definition(TEACHER[0, :n], STUDENT[0, :n], k)
+    options = {"topk": k, "sample_size": 32, "seed": (n, k), "estimator": estimator}
+    losses, gradients = copies(TEACHER[:, :n], STUDENT[:, :n], rows, **options)
+    for seen, wanted in [(losses, value), *zip(gradients.T, slope, strict=True)]:
+        assert abs(seen.mean() - wanted) < 4 * seen.std(ddof=1) / np.sqrt(rows) + 2e-6
+
+
+@pytest.mark.parametrize("estimator", ["rao_blackwell", "plackett"])
+@pytest.mark.parametrize("k", [1, 2, 3, 4])
+def test_sampled_means_of_a_peaked_teacher_in_a_masked_row(k, estimator):
+    rows, mask = 3000, np.array([[False, True, True, False, True, True, False]])
+    teacher, student = np.resize(GARBAGE, (2, 1, 7))
+    teacher[mask], student[mask] = [-2.0, 28.0, 60.0, 61.0], [0.3, 2.0, -1.0, 1.5]
+    value, slope = definition(teacher[mask], student[mask], k)
+    options = {"topk": k, "sample_size": 16, "estimator": estimator}
+    losses, gradients = copies(teacher, student, rows, mask=np.repeat(mask, rows, 0), **options)
+    for seen, wanted in [(losses, value), *zip(gradients[:, mask[0]].T, slope, strict=True)]:
+        assert abs(seen.mean() - wanted) < 4 * seen.std(ddof=1) / np.sqrt(rows) + 1e-5
+
+
+def exact_variance(k, conditional):
+    """Total variance, over all prefixes, of the one-sample gradient with the pick kept or averaged out."""
+    t, s, weights, gradients = TEACHER[0], STUDENT[0], [], []
+    for probability, picks, left in prefixes(t, k):
+        gradient = np.zeros(len(t))
+        for d, r in zip(picks, left, strict=True):
+            gradient[r] += np.exp(s[r] - lse(s[r]))
+            gradient[r] -= np.exp(t[r] - lse(t[r])) if conditional else np.equal(r, d)
+        weights.append(probability)
+        gradients.append(gradient)
+    mean = np.average(gradients, 0, weights)
+    return np.average(((gradients - mean) ** 2).sum(1), weights=weights)
+
+
+@pytest.mark.parametrize("samples", [1, 4])
+@pytest.mark.parametrize("k", [2, 3, 5])
+def test_rao_blackwell_varies_less(k, samples):
+    seen = {}
+    for estimator in ("rao_blackwell", "plackett"):
+        _, gradients = copies(TEACHER, STUDENT, 5000, topk=k, sample_size=samples, estimator=estimator)
+        seen[estimator] = gradients.var(0).sum()
+        wanted = exact_variance(k, estimator == "rao_blackwell") / samples
+        np.testing.assert_allclose(seen[estimator], wanted, rtol=0.1)
+    assert seen["rao_blackwell"] < seen["plackett"]
+
+
+def test_rao_blackwell_needs_no_sample_at_k_1():
+    value, slope = definition(TEACHER[0], STUDENT[0], 1)
+    losses, gradients = copies(TEACHER, STUDENT, 5, topk=1, sample_size=1)
+    np.testing.assert_allclose(losses, np.full(5, value), rtol=1e-5)
+    np.testing.assert_allclose(gradients, np.tile(slope, (5, 1)), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("estimator", SAMPLED)
+@pytest.mark.parametrize("topk", [6, 9, 50])
+def test_no_topk_is_every_document(topk, estimator):
+    mask = np.arange(8)[None] < 6
+    teacher, student = (np.pad(x, ((0, 0), (0, 2))) for x in (TEACHER, STUDENT))
+    results = [measure(teacher, student, mask, topk=k, estimator=estimator) for k in (None, topk)]
+    np.testing.assert_allclose(results[1][0], results[0][0], rtol=1e-6)
+    np.testing.assert_allclose(results[1][1], results[0][1], rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("estimator", EVERY)
+def test_temperature_divides_the_student_alone(estimator):
+    options = {"topk": k_for(estimator), "estimator": estimator}
+    warm, slope = measure(TEACHER, STUDENT, temperature=2.5, **options)
+    plain, plain_slope = measure(TEACHER, STUDENT / 2.5, **options)
+    np.testing.assert_allclose(warm, plain, rtol=1e-5)
+    np.testing.assert_allclose(slope, plain_slope / 2.5, rtol=1e-5, atol=1e-6)
+    if estimator == "exact":
+        value, wanted = definition(TEACHER[0], STUDENT[0], 2, temperature=2.5)
+        np.testing.assert_allclose(warm[0], value, rtol=1e-5)
+        np.testing.assert_allclose(slope[0], wanted, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("estimator", EVERY)
+@pytest.mark.parametrize("shift", [(64.0, 0.0), (-64.0, 0.0), (0.0, 64.0), (0.0, -64.0), (-64.0, 64.0)])
+def test_shifts_change_nothing(shift, estimator):
+    options = {"topk": k_for(estimator), "estimator": estimator}
+    still = measure(TEACHER, STUDENT, **options)
+    moved = measure(TEACHER + shift[0], STUDENT + shift[1], **options)
+    np.testing.assert_allclose(moved[0], still[0], rtol=5e-5)
+    np.testing.assert_allclose(moved[1], still[1], atol=5e-5)
+
+
+@pytest.mark.parametrize("estimator", EVERY)
+def test_negative_teacher_scores_count(estimator):
+    teacher = TEACHER - 5.0
+    other = np.where(np.arange(6) == 3, teacher + 1.5, teacher)
+    assert (teacher < 0).all() and (other < 0).all()
+    results = [measure(t, STUDENT, topk=2, estimator=estimator, sample_size=500) for t in (teacher, other)]
+    slopes = [definition(t[0], STUDENT[0], 2)[1] for t in (teacher, other)]
+    np.testing.assert_allclose(results[1][1] - results[0][1], [slopes[1] - slopes[0]], atol=0.1)
+    assert abs(results[1][1] - results[0][1])[0, 3] > 0.1
+
+
+@pytest.mark.parametrize("estimator", ["exact", "rao_blackwell"])
+@pytest.mark.parametrize("k", [1, 2, 4, None])
+def test_the_minimum_is_at_the_teacher(k, estimator):
+    if estimator == "exact" and k not in (1, 2):
+        pytest.skip("exact has k = 1 and k = 2")
+    options = {"topk": k, "estimator": estimator, "temperature": 2.0}
+    best, slope = measure(TEACHER, 2.0 * TEACHER + 3.0, **options)
+    np.testing.assert_allclose(slope, np.zeros_like(slope), atol=2e-6)
+    nudges = np.random.default_rng(0).normal(size=(50, 6))
+    repeat, same_noise = np.repeat(TEACHER, 50, 0), tf.zeros(50, tf.int32)
+    others, _ = measure(repeat, 2.0 * repeat + 3.0 + nudges, list_ids=same_noise, **options)
+    assert (others > best).all()
+
+
+@pytest.mark.parametrize("estimator", EVERY)
+@pytest.mark.parametrize("more", [1, 7, 40])
+def test_padding_changes_nothing(more, estimator):
+    options = {"topk": k_for(estimator), "estimator": estimator}
+    lone = measure(TEACHER, STUDENT, **options)
+    for garbage in (np.zeros(1), *GARBAGE[:, None], GARBAGE, GARBAGE[::-1]):
+        pads = np.resize(garbage, (1, more))
+        teacher, student = (np.concatenate([x, pads], 1) for x in (TEACHER, STUDENT))
+        loss, gradient = measure(teacher, student, np.arange(6 + more)[None] < 6, **options)
+        np.testing.assert_allclose(loss, lone[0], rtol=1e-6)
+        np.testing.assert_allclose(gradient[:, :6], lone[1], rtol=1e-5, atol=1e-6)
+        assert not gradient[:, 6:].any()
+
+
+@pytest.mark.parametrize("estimator", EVERY)
+@pytest.mark.parametrize("garbage", GARBAGE)
+@pytest.mark.parametrize("valid", [0, 1])
+def test_lists_without_a_choice_are_exactly_zero(valid, garbage, estimator):
+    teacher, student = np.full((2, 3, 5), garbage)
+    mask = np.zeros((3, 5), bool)
+    for row, slot in enumerate((0, 2, 4)[:3] if valid else ()):
+        teacher[row, slot], student[row, slot], mask[row, slot] = -3.0, 4.0, True
+    loss, gradient = measure(teacher, student, mask, topk=k_for(estimator), estimator=estimator)
+    np.testing.assert_array_equal(loss, np.zeros(3))
+    np.testing.assert_array_equal(gradient, np.zeros((3, 5)))
+
+
+@pytest.mark.parametrize("estimator", EVERY)
+@pytest.mark.parametrize("dtype", [tf.float16, tf.bfloat16, tf.float64])
+def test_other_floats(dtype, estimator):
+    teacher, student = (tf.cast(tf.cast(x, dtype), tf.float64).numpy() for x in (TEACHER, STUDENT))
+    options = {"topk": 2, "estimator": estimator}
+    loss, gradient = measure(teacher, student, dtype=dtype, **options)
+    plain, slope = measure(teacher, student, **options)
+    if estimator == "exact":
+        value, wanted = definition(teacher[0], student[0], 2)
+        plain, slope = np.array([value]), wanted[None]
+    tolerance = {tf.float16: 2e-3, tf.bfloat16: 1e-2, tf.float64: 1e-5}[dtype]
+    np.testing.assert_allclose(loss, plain, rtol=tolerance)
+    np.testing.assert_allclose(gradient, slope, rtol=tolerance, atol=tolerance / 10)
+
+
+@pytest.mark.parametrize("estimator", SAMPLED)
+def test_noise_follows_seed_and_list_id(estimator):
+    options = {"topk": 3, "estimator": estimator, "sample_size": 2}
+    teacher, student = np.repeat(TEACHER, 4, 0), np.repeat(STUDENT, 4, 0)
+    here, _ = measure(teacher, student, list_ids=[5, 9, 5, 7], **options)
+    again, _ = measure(teacher[:2], student[:2], list_ids=[7, 5], **options)
+    other, _ = measure(teacher, student, list_ids=[5, 9, 5, 7], seed=(0, 1), **options)
+    assert here[0] == here[2] and len(set(here)) == 3
+    np.testing.assert_allclose(again, here[[3, 0]], rtol=1e-6)
+    assert not np.isin(other, here).any()
