@@ -5,12 +5,14 @@ from __future__ import annotations
 import logging
 import shlex
 import sys
+from collections.abc import Sequence
 from typing import Any, cast
 
 import hydra
 import rich
 import yaml
 from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -21,6 +23,19 @@ from pipeline.config import Config, ConfigError, from_composed
 log = logging.getLogger("pipeline")
 
 MISTAKE, INTERRUPTED = 2, 75  # exit codes: what the user can mend; the same command goes on (EX_TEMPFAIL)
+
+
+def compose(overrides: Sequence[str]) -> Config:
+    """The checked Config that the command would have with these overrides.
+
+    Raises:
+      ConfigError: Hydra cannot compose them, or an option is wrong.
+    """
+    try:
+        with hydra.initialize_config_module("pipeline.conf", version_base="1.3"):
+            return from_composed(hydra.compose("config", overrides=list(overrides)))
+    except HydraException as error:
+        raise ConfigError(f"{shlex.join(overrides)}: {error}") from None
 
 
 def _claim(config: Config) -> None:
@@ -76,7 +91,9 @@ def _run(config: Config) -> None:
                 result, no_relevant=cast(NoRelevant, shown.no_relevant), ties=cast(Ties, shown.ties)
             )
         )
-        write_report(config.run_dir, config.run_dir / "report", no_relevant=cast(NoRelevant, shown.no_relevant))
+        write_report(
+            config.run_dir, config.run_dir / "report", no_relevant=cast(NoRelevant, shown.no_relevant)
+        )
         print(f"report: {config.run_dir / 'report' / 'report.html'}")
     print(f"{config.run_dir}: " + ", ".join(sorted(path.name for path in config.run_dir.iterdir())))
 

@@ -61,10 +61,10 @@ class SyntheticData:
 
     name: str = "synthetic"
     seed: int = 0  # of the data alone; `seed` is the run's
-    train_queries: int = 300
+    train_queries: int = 600
     vali_queries: int = 200
     test_queries: int = 500
-    label_noise: float = 1.0  # standard deviation, in units of the utility's
+    label_noise: float = 1.5  # standard deviation, in units of the utility's
     transform: TransformConfig = dataclasses.field(default_factory=TransformConfig)
 
     def __post_init__(self) -> None:
@@ -95,6 +95,74 @@ class LetorData:
             _check(Path(path).is_file(), f"data.{split}", path, "no such file")
         _one_of("data.duplicates", self.duplicates, ("error", "first", "last", "sum"))
         _one_of("data.unsorted", self.unsorted, ("error", "accept"))
+
+
+@dataclasses.dataclass(frozen=True)
+class PublishedData:
+    """A published data set, from its publisher's files (pipeline/data/sources.py)."""
+
+    name: str = omegaconf.MISSING
+    dir: str = omegaconf.MISSING  # the folder of the archive, or of what was unpacked; or the archive itself
+    transform: TransformConfig = dataclasses.field(default_factory=TransformConfig)
+
+
+@dataclasses.dataclass(frozen=True)
+class MSLRWeb10KData(PublishedData):
+    name: str = "mslr_web10k"
+    fold: int = 1
+
+    def __post_init__(self) -> None:
+        _check(1 <= self.fold <= 5, "data.fold", self.fold, "1 to 5")
+
+
+@dataclasses.dataclass(frozen=True)
+class MSLRWeb30KData(MSLRWeb10KData):
+    name: str = "mslr_web30k"
+
+
+@dataclasses.dataclass(frozen=True)
+class IstellaData(PublishedData):
+    name: str = "istella"
+    vali_share: float = 0.2  # of the training queries: this set has no validation split of its own
+
+    def __post_init__(self) -> None:
+        _check(0 < self.vali_share < 1, "data.vali_share", self.vali_share, "0 < x < 1")
+
+
+@dataclasses.dataclass(frozen=True)
+class IstellaSData(PublishedData):
+    name: str = "istella_s"
+
+
+@dataclasses.dataclass(frozen=True)
+class IstellaXData(PublishedData):
+    name: str = "istella_x"
+
+
+@dataclasses.dataclass(frozen=True)
+class YahooData(PublishedData):
+    name: str = "yahoo"
+    set: int = 1
+
+    def __post_init__(self) -> None:
+        _check(self.set in (1, 2), "data.set", self.set, "1 or 2")
+
+
+@dataclasses.dataclass(frozen=True)
+class TFDSData:
+    """A ranking data set of TensorFlow Datasets, downloaded and prepared if it is not yet."""
+
+    name: str = "tfds"
+    builder: str = (
+        omegaconf.MISSING
+    )  # such as mslr_web/10k_fold1, istella/main, yahoo_ltrc/set1, letor/<yours>
+    data_dir: str | None = None  # where TFDS keeps its data; null: its default, ~/tensorflow_datasets
+    vali_share: float = 0.2  # of the training queries, where the builder has no split `vali`
+    missing_value: float | None = None  # a number that stands for "missing" (Istella: DBL_MAX) and becomes 0
+    transform: TransformConfig = dataclasses.field(default_factory=TransformConfig)
+
+    def __post_init__(self) -> None:
+        _check(0 < self.vali_share < 1, "data.vali_share", self.vali_share, "0 < x < 1")
 
 
 # ------------------------------------------------------------------------------------------------- teacher
@@ -139,7 +207,8 @@ class LambdaMARTTeacher:
     num_leaves: int = 31
     min_docs_in_leaf: int = 20
     min_sum_hessian: float = 1e-3
-    feature_fraction: float = 1.0
+    feature_fraction: float = 1.0  # of the features, drawn for each tree
+    bagging_fraction: float = 1.0  # of the documents, drawn for each tree
     truncation_level: int = 30  # LambdaMART looks at pairs with a document above this rank
     early_stopping: int = 50  # trees without a better validation NDCG@10
     members: int = 1  # models that differ in their seed; their scores are averaged
@@ -151,8 +220,13 @@ class LambdaMARTTeacher:
         _check(self.num_leaves >= 2, "teacher.num_leaves", self.num_leaves, "at least 2")
         _check(self.learning_rate > 0, "teacher.learning_rate", self.learning_rate, "a number > 0")
         _check(self.min_sum_hessian >= 0, "teacher.min_sum_hessian", self.min_sum_hessian, "a number >= 0")
+        for key in ("feature_fraction", "bagging_fraction"):
+            _check(0 < getattr(self, key) <= 1, f"teacher.{key}", getattr(self, key), "0 < x <= 1")
         _check(
-            0 < self.feature_fraction <= 1, "teacher.feature_fraction", self.feature_fraction, "0 < x <= 1"
+            self.members == 1 or self.feature_fraction < 1 or self.bagging_fraction < 1,
+            "teacher.members",
+            self.members,
+            "members differ in what they sample; set teacher.feature_fraction or teacher.bagging_fraction below 1",
         )
 
 
@@ -183,9 +257,7 @@ class LinearStudent:
 @dataclasses.dataclass(frozen=True)
 class MLPStudent:
     name: str = "mlp"
-    hidden: list[int] = dataclasses.field(
-        default_factory=lambda: [128, 64, 32]
-    )  # widths of the hidden layers
+    hidden: list[int] = dataclasses.field(default_factory=lambda: [64, 32])  # widths of the hidden layers
     activation: str = "relu"
     dropout: float = 0.0  # after each hidden layer
 
@@ -222,11 +294,11 @@ class TrainConfig:
 
     strategy: str = "auto"  # of tf.distribute: auto, one_device, mirrored, multi_worker, tpu
     tpu: str | None = None  # name of the TPU; local: that of this TPU VM; null: the variable TPU_NAME
-    epochs: int = 60  # at most
-    lists_per_batch: int = 32  # over all replicas together
-    learning_rate: float = 1e-3
-    schedule: str = "constant"  # of the learning rate: constant, cosine (to 0 at the last epoch)
-    weight_decay: float = 0.0  # decoupled (AdamW)
+    epochs: int = 30  # at most
+    lists_per_batch: int = 16  # over all replicas together
+    learning_rate: float = 4e-3
+    schedule: str = "cosine"  # of the learning rate: constant, cosine (to 0 at the last epoch)
+    weight_decay: float = 4.0  # decoupled (AdamW): each step takes learning rate * this off the weights
     patience: int = 0  # epochs without a better validation NDCG@10 before the end; 0: run all epochs
     jit: str = "auto"  # XLA: off, loss
     baseline: bool = True  # also train the student on labels alone, same budget
@@ -253,12 +325,22 @@ class EvaluateConfig:
         _one_of("evaluate.ties", self.ties, ("index", "pessimistic"))
 
 
-DataConfig = SyntheticData | LetorData
+DataConfig = SyntheticData | LetorData | PublishedData | TFDSData
 TeacherConfig = LambdaMARTTeacher | RunFileTeacher
 StudentConfig = LinearStudent | MLPStudent
 
 CHOICES: dict[str, dict[str, type]] = {
-    "data": {"synthetic": SyntheticData, "letor": LetorData},
+    "data": {
+        "synthetic": SyntheticData,
+        "letor": LetorData,
+        "mslr_web10k": MSLRWeb10KData,
+        "mslr_web30k": MSLRWeb30KData,
+        "istella": IstellaData,
+        "istella_s": IstellaSData,
+        "istella_x": IstellaXData,
+        "yahoo": YahooData,
+        "tfds": TFDSData,
+    },
     "teacher": {"lambdamart": LambdaMARTTeacher, "run_file": RunFileTeacher},
     "student": {"linear": LinearStudent, "mlp": MLPStudent},
 }

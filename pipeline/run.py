@@ -24,9 +24,11 @@ import tf_keras as keras
 
 from pipeline import student as student_losses
 from pipeline.artifacts import Store, atomic, file_digest, fingerprint, write_json
-from pipeline.config import Config, LambdaMARTTeacher, LetorData, SyntheticData
+from pipeline.config import Config, LambdaMARTTeacher, LetorData, PublishedData, SyntheticData, TFDSData
 from pipeline.data import RankingData, read_letor
+from pipeline.data.check import describe, summary
 from pipeline.data.packing import PackedBatches
+from pipeline.data.sources import locate, read_published
 from pipeline.data.synthetic import make_synthetic
 from pipeline.data.transform import Transform, fit_transform
 from pipeline.evaluation import agreement, compare, latency, write_per_query
@@ -79,43 +81,68 @@ class Run:
 
     @functools.cached_property
     def data_folder(self) -> Path:
-        config = self.config.data
-        key = dataclasses.asdict(config)
-        del key["transform"]
-        if isinstance(config, LetorData):
-            key |= {split: file_digest(Path(key[split])) for split in SPLITS}
+        key = _without(self.config.data, "transform", "dir", "data_dir")
+        key |= {name: file_digest(path) for name, path in self._input_files().items()}
 
         def make(folder: Path) -> None:
-            for split, data in self._read_data().items():
-                (folder / split).mkdir(exist_ok=True)
-                data.save(folder / split)
+            write_json(folder / "data.json", describe(self._read_data(folder)))
 
-        return self.store.get("data", key, make)
+        folder = self.store.get("data", key, make)
+        described = json.loads((folder / "data.json").read_text())
+        for line in summary(described):
+            log.info("%s", line)
+        for warning in described["warnings"]:
+            log.warning("%s", warning)
+        return folder
 
-    def _read_data(self) -> dict[str, RankingData]:
+    def _input_files(self) -> dict[str, Path]:
+        """The files that the data are made of, by a name that does not depend on where they lie."""
         config = self.config.data
+        if isinstance(config, PublishedData):
+            return locate(config).inputs
+        if isinstance(config, TFDSData):
+            from pipeline.data import tfds  # takes seconds to import
+
+            return tfds.record_files(tfds.prepare(config))
+        if isinstance(config, LetorData):
+            return {split: Path(getattr(config, split)) for split in SPLITS}
+        return {}
+
+    def _read_data(self, folder: Path) -> dict[str, RankingData]:
+        """Writes the splits below `folder`; everything but the embedded data in bounded memory."""
+        config = self.config.data
+        if isinstance(config, PublishedData):
+            return read_published(config, locate(config), folder)
+        if isinstance(config, TFDSData):
+            from pipeline.data import tfds
+
+            return tfds.read_tfds(config, folder)
+        for split in SPLITS:
+            (folder / split).mkdir(exist_ok=True)
         if isinstance(config, SyntheticData):
-            return make_synthetic(
+            data = make_synthetic(
                 seed=config.seed,
                 train_queries=config.train_queries,
                 vali_queries=config.vali_queries,
                 test_queries=config.test_queries,
                 label_noise=config.label_noise,
             )
-        read = functools.partial(
-            read_letor,
-            duplicates=config.duplicates,
-            unsorted=config.unsorted,
-            regroup=config.regroup,
-            missing_value=config.missing_value,
-        )
-        train = read(Path(config.train), num_features=config.num_features)
-        num_features = train.num_features
-        return {
-            "train": train,
-            "vali": read(Path(config.vali), num_features=num_features),
-            "test": read(Path(config.test), num_features=num_features),
-        }
+            for split, lists in data.items():
+                lists.save(folder / split)
+            return data
+        data, num_features = {}, config.num_features
+        for split in SPLITS:
+            data[split] = read_letor(
+                getattr(config, split),
+                num_features=num_features,
+                duplicates=config.duplicates,
+                unsorted=config.unsorted,
+                regroup=config.regroup,
+                missing_value=config.missing_value,
+                out_dir=folder / split,
+            )
+            num_features = data["train"].num_features
+        return data
 
     @functools.cached_property
     def data(self) -> dict[str, RankingData]:

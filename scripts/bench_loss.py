@@ -1,9 +1,10 @@
 """The coupled RankDistil loss against tensorflow-ranking's, forward and backward, side by side in one process.
 
-CPU time of one call on one thread (all the work, however many threads would share it), the smallest of several rounds
-that alternate between the two; extra memory: how far one call, after warm-up, raises the resident set of a process of
-its own; total variance of the gradient over repeated draws. tfr's loss runs under tf.function, as its users run it, and
-this project's under tf.function(jit_compile=True), as the training step runs it.
+CPU time: of one call on one thread, the smallest of several rounds that alternate between the two. tfr's loss runs
+under tf.function, as its users run it, and this project's under tf.function(jit_compile=True), as the training step
+runs it. Extra memory: the most bytes that one call holds at a time, its arguments aside, by TensorFlow's record of
+allocations (tfr) and by XLA's buffer assignment (this project). Gradient variance: summed over all scores, over
+repeated draws.
 """
 
 from __future__ import annotations
@@ -13,15 +14,18 @@ import dataclasses
 import itertools
 import json
 import os
+import re
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-import pipeline  # noqa: F401  (before tensorflow: legacy Keras)
+
+import pipeline  # noqa: F401, I001  (before tensorflow: legacy Keras)
 
 import numpy as np
 import tensorflow as tf
@@ -109,32 +113,37 @@ def gradient_variance(call: Step, draws: int) -> float:
 
 
 def extra_memory_bytes(case: Case, who: str) -> int:
-    """How far one warm call raises the resident set, in a process of its own (Linux)."""
-    environment = os.environ | {
-        "MALLOC_MMAP_THRESHOLD_": "16384",  # freed buffers go back at once, so warm-up leaves nothing to reuse
-        "MALLOC_TRIM_THRESHOLD_": "0",
-    }
+    """Most bytes that one call holds at a time, its arguments aside; in a process of its own."""
     command = [sys.executable, __file__, "--memory-of", who, json.dumps(dataclasses.asdict(case))]
-    return int(subprocess.run(command, env=environment, check=True, capture_output=True, text=True).stdout)
+    with tempfile.TemporaryDirectory() as dump:
+        environment = os.environ | {"XLA_FLAGS": f"--xla_dump_to={dump}"}
+        output = subprocess.run(command, env=environment, check=True, capture_output=True, text=True).stdout
+        if who == "tfr":
+            return int(output)
+        (report,) = Path(dump).glob("*value_and_gradient*buffer-assignment.txt")
+        allocations = re.findall(r"^allocation \d+: size (\d+), (.*)$", report.read_text(), re.MULTILINE)
+        return sum(int(size) for size, kind in allocations if not kind.startswith("parameter"))
 
 
-def _print_extra_memory(case: Case, who: str) -> None:
-    def status(key: str) -> int:
-        for line in Path("/proc/self/status").read_text().splitlines():
-            if line.startswith(key + ":"):
-                return int(line.split()[1]) * 1024
-        raise AssertionError(key)
-
-    call = step_of(case, who)
-    for _ in range(5):
-        call()
-    peaks = []
-    for _ in range(15):
-        before = status("VmRSS")
-        Path("/proc/self/clear_refs").write_text("5")  # resets VmHWM
-        call()
-        peaks.append(status("VmHWM") - before)
-    print(int(np.median(peaks)))
+def print_extra_memory(case: Case, who: str) -> None:
+    """For tfr the peak of TensorFlow's own record of allocations; for ours only the call that XLA reports on."""
+    if who == "ours":
+        step_of(case, who)()
+        return
+    with tf.Graph().as_default(), tf.compat.v1.Session() as session:
+        outputs = step_of(case, who)()
+        session.run(outputs)
+        options, metadata = tf.compat.v1.RunOptions(), tf.compat.v1.RunMetadata()
+        options.trace_level = options.FULL_TRACE
+        session.run(outputs, options=options, run_metadata=metadata)
+    records = [
+        (record.alloc_micros, record.alloc_bytes)  # negative where it is freed
+        for device in metadata.step_stats.dev_stats
+        for node in device.node_stats
+        for memory in node.memory
+        for record in memory.allocation_records
+    ]
+    print(max(itertools.accumulate(size for _, size in sorted(records))))
 
 
 def measure(case: Case, rounds: int, draws: int) -> dict[str, Any]:
@@ -153,7 +162,9 @@ def measure(case: Case, rounds: int, draws: int) -> dict[str, Any]:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--json", type=Path, help="also write the figures to this file")
     parser.add_argument("--rounds", type=int, default=7, help="of timing, 0.2 s for each loss")
     parser.add_argument("--draws", type=int, default=64, help="gradients whose variance is taken")
@@ -162,7 +173,7 @@ def main(arguments: list[str] | None = None) -> None:
     tf.config.threading.set_intra_op_parallelism_threads(1)
     tf.config.threading.set_inter_op_parallelism_threads(1)
     if options.memory_of:
-        _print_extra_memory(Case(**json.loads(options.memory_of[1])), options.memory_of[0])
+        print_extra_memory(Case(**json.loads(options.memory_of[1])), options.memory_of[0])
         return
     print(__doc__)
     print("| lists x documents, k, S | tfr S=8 ms | ours ms | faster (goal) | tfr MB | ours MB | share (goal) "

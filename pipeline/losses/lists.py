@@ -24,7 +24,8 @@ def as_lists(target: Any, student: Any, mask: Any, temperature: Any = 1.0) -> tu
       target without gradient, student, mask; float64 where the student is, else float32.
 
     Raises:
-      ValueError: the temperature is not > 0; the ranks or the static shapes do not fit together, or only one of the two is ragged.
+      ValueError: the temperature is not > 0; the ranks or the static shapes do not fit together; only one of the two
+        is ragged.
     """
     if not tf.is_tensor(temperature) and not temperature > 0:
         raise ValueError(f"temperature={temperature!r} is not possible: a number > 0")
@@ -61,6 +62,42 @@ def from_best(scores: Tensor, mask: Tensor) -> Tensor:
 def log_softmax(scores: Tensor, mask: Tensor) -> Tensor:
     """Of each list, over its documents; 0 in the padding."""
     return tf.where(mask, tf.nn.log_softmax(from_best(scores, mask)), tf.zeros_like(scores))
+
+
+def descending(scores: Tensor, mask: Tensor) -> Tensor:
+    """The slots of each list by falling score, int32 [B, n]; equal ones by slot, padding last."""
+    return tf.argsort(tf.where(mask, -scores, -NO_SCORE), axis=1, stable=True)
+
+
+def ranks(scores: Tensor, mask: Tensor) -> Tensor:
+    """The rank of each document in its list from 1, int32 [B, n]; equal ones by slot, padding last."""
+    return 1 + tf.argsort(descending(scores, mask), axis=1)
+
+
+def take(x: Tensor, slots: Tensor) -> Tensor:
+    """x [B, n] at slots [B, m]."""
+    return tf.gather(x, slots, batch_dims=1)
+
+
+def mean_over_documents(x: Tensor, mask: Tensor) -> Tensor:
+    """[B]; 0 for a list without documents."""
+    total = tf.reduce_sum(tf.where(mask, x, 0.0), axis=1)
+    return total / tf.maximum(tf.reduce_sum(tf.cast(mask, x.dtype), axis=1), 1.0)
+
+
+def one_of(name: str, value: object, allowed: tuple[str, ...]) -> None:
+    if value not in allowed:
+        raise ValueError(f"{name}={value!r} is unknown: available: {', '.join(allowed)}")
+
+
+def count(name: str, value: object, *, none: str = "") -> None:
+    """Raises unless value is an integer >= 1, or None where `none` says what that means."""
+    if value is None and none:
+        return
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise ValueError(
+            f"{name}={value!r} is not possible: an integer >= 1" + f", or None for {none}" * bool(none)
+        )
 
 
 def reduce_lists(per_list: Tensor, mask: Tensor, reduce: str | None) -> Tensor:

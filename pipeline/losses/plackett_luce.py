@@ -9,7 +9,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from pipeline.losses.lists import NO_SCORE, Tensor
+from pipeline.losses.lists import NO_SCORE, Tensor, take
 
 
 def _mix(x: Tensor) -> Tensor:
@@ -150,7 +150,9 @@ def smallest(keys: Tensor, k: Any) -> Tensor:
       k: 1 <= k <= n; may be a scalar tensor.
     """
     size = keys.shape[1]
-    if not (isinstance(k, int) and size is not None and size >= 32 and 4 * k >= size and keys.dtype == tf.float32):
+    if not (
+        isinstance(k, int) and size is not None and size >= 32 and 4 * k >= size and keys.dtype == tf.float32
+    ):
         return tf.math.top_k(-keys, k).indices
     # For most of a row the network below is four times as fast on CPU as XLA's top-k, and its sort is slower still.
     order = tf.bitcast(keys, tf.int32)
@@ -247,3 +249,22 @@ def scaled_cumsum(
 
     _, scale, *sums = tf.while_loop(lambda span, *_: span < size, double, (1, scale, *values))
     return scale, tuple(sums)
+
+
+@tf.custom_gradient
+def suffix_logsumexp(x: Tensor) -> Any:
+    """log sum_{j >= i} exp(x_j) over the last axis, for x of any size; NO_SCORE counts as minus infinity."""
+    scale, (sums,) = scaled_cumsum(x, tf.ones_like(x), reverse=True)
+    value = scale + tf.math.log(sums)
+
+    def gradient(upstream: Tensor) -> Tensor:  # exp(x_j) times a cumulative sum of upstream_i / exp(value_i)
+        scale, (sums,) = scaled_cumsum(-value, upstream)
+        return tf.exp(x + scale) * sums
+
+    return value, gradient
+
+
+def choice_losses(scores: Tensor, order: Tensor, in_order: Tensor) -> Tensor:
+    """-log of the probability of each choice in `order`, slots [B, m], among what is left; 0 where not `in_order`."""
+    s = tf.where(in_order, take(scores, order), NO_SCORE)
+    return tf.where(in_order, suffix_logsumexp(s) - s, 0.0)

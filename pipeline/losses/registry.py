@@ -8,7 +8,7 @@ import inspect
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from pipeline.losses import labels, rankdistil
+from pipeline.losses import distillation, labels, negatives, rankdistil
 
 # fn(target, student, mask=None, *, <own options>, seed=(0, 0), list_ids=None, reduce="mean") -> scalar or [lists]
 Loss = Callable[..., Any]
@@ -16,10 +16,22 @@ Loss = Callable[..., Any]
 # target: the teacher's scores
 DISTILLATION: dict[str, Loss] = {
     "coupled_rankdistil": rankdistil.coupled_rankdistil,
+    "binary_rankdistil": negatives.binary_rankdistil,
+    "pairwise_rankdistil": negatives.pairwise_rankdistil,
+    "ranking_distillation": distillation.ranking_distillation,
+    "relaxed_ranking_distillation": negatives.relaxed_ranking_distillation,
+    "pld": distillation.pld,
+    "listnet": distillation.listnet,
+    "mse": distillation.mse,
+    "margin_mse": distillation.margin_mse,
 }
 # target: relevance labels >= 0
 LABEL: dict[str, Loss] = {
     "softmax": labels.softmax,
+    "list_mle": labels.list_mle,
+    "pairwise_logistic": labels.pairwise_logistic,
+    "lambda_loss": labels.lambda_loss,
+    "approx_ndcg": labels.approx_ndcg,
 }
 
 _CALL_ARGUMENTS = ("seed", "list_ids", "reduce")  # given at each call, not options
@@ -38,7 +50,7 @@ def make_loss(name: str, **options: Any) -> Loss:
 
     >>> loss = make_loss("coupled_rankdistil", topk=2, estimator="exact")
     >>> round(float(loss([[2.0, 1.0, 0.0]], [[2.0, 1.0, 0.0]])), 4)
-    1.4148
+    1.3615
 
     Raises:
       ValueError: no such loss; an option that it does not take, or a value that the option cannot have.

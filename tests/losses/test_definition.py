@@ -10,6 +10,7 @@ from pipeline.losses import coupled_rankdistil  # before tensorflow: it chooses 
 import tensorflow as tf  # isort: skip
 
 SAMPLED = ("rao_blackwell", "plackett", "tfr")
+REPEATABLE = ("exact", "rao_blackwell", "plackett")  # tfr draws from an op seed: other noise at every call
 EVERY = ("exact", *SAMPLED)
 TEACHER = np.array([[1.2, -0.7, 0.3, -2.0, 2.1, 0.0]])
 STUDENT = np.array([[-0.4, 1.5, 0.2, -1.0, 0.6, 0.9]])
@@ -47,13 +48,14 @@ def definition(t, s, k, temperature=1.0, step=1e-5):
 
 def measure(teacher, student, mask=None, *, dtype=tf.float32, **options):
     """Losses [lists] and their gradients in the student [lists, list_size], as float64 arrays."""
+    tf.random.set_seed(0)  # read by tfr alone
     teacher, student = (tf.cast(tf.constant(np.asarray(x, np.float64)), dtype) for x in (teacher, student))
     with tf.GradientTape() as tape:
         tape.watch(student)
         losses = coupled_rankdistil(teacher, student, mask, reduce=None, **options)
         total = tf.reduce_sum(losses)
     gradient = tape.gradient(total, student)
-    assert gradient.dtype == dtype and losses.shape == teacher.shape[:1]
+    assert (gradient.dtype, losses.shape) == (dtype, teacher.shape[:1])
     return tf.cast(losses, tf.float64).numpy(), tf.cast(gradient, tf.float64).numpy()
 
 
@@ -61,6 +63,12 @@ def copies(teacher, student, rows, **options):
     """The same list `rows` times, each with noise of its own."""
     repeat = [np.repeat(x, rows, 0) for x in (teacher, student)]
     return measure(*repeat, list_ids=tf.range(rows), **options)
+
+
+def assert_mean_is_definition(losses, gradients, value, slope, slack=2e-6):
+    """Value and every gradient component lie within 4 standard errors of the definition."""
+    for seen, wanted in [(losses, value), *zip(gradients.T, slope, strict=True)]:
+        assert abs(seen.mean() - wanted) < 4 * seen.std(ddof=1) / np.sqrt(len(seen)) + slack
 
 
 def k_for(estimator):
@@ -83,15 +91,13 @@ EXACT = {
 }
 
 
-@pytest.mark.parametrize("slots", ["dense", "first", "between", "last"])
+@pytest.mark.parametrize("padded", [False, True])
 @pytest.mark.parametrize("k", [1, 2])
 @pytest.mark.parametrize("case", EXACT)
-def test_exact_is_the_enumeration(case, k, slots):
+def test_exact_is_the_enumeration(case, k, padded):
     t, s = (np.asarray(x, np.float64) for x in EXACT[case])
     n = len(t)
-    where = {"dense": np.arange(n), "first": np.arange(n) + 3, "between": 2 * np.arange(n) + 1}
-    where = where.get(slots, np.arange(n))
-    width = n if slots == "dense" else 2 * n + 2
+    where, width = (2 * np.arange(n) + 1, 2 * n + 2) if padded else (np.arange(n), n)
     teacher, student = np.resize(GARBAGE, (2, 1, width))
     teacher[0, where], student[0, where] = t, s
     mask = np.isin(np.arange(width), where)[None]
@@ -103,27 +109,39 @@ def test_exact_is_the_enumeration(case, k, slots):
 
 
 @pytest.mark.parametrize("estimator", SAMPLED)
-@pytest.mark.parametrize(("n", "k"), [(n, k) for n in range(2, 7) for k in range(1, n + 1)])
-def test_sampled_means_are_the_enumeration(n, k, estimator):
-    rows = 3000
-    value, slope = definition(TEACHER[0, :n], STUDENT[0, :n], k)
-    options = {"topk": k, "sample_size": 32, "seed": (n, k), "estimator": estimator}
-    losses, gradients = copies(TEACHER[:, :n], STUDENT[:, :n], rows, **options)
-    for seen, wanted in [(losses, value), *zip(gradients.T, slope, strict=True)]:
-        assert abs(seen.mean() - wanted) < 4 * seen.std(ddof=1) / np.sqrt(rows) + 2e-6
+@pytest.mark.parametrize("k", range(1, 7))
+def test_sampled_means_are_the_enumeration(k, estimator):
+    n = np.repeat(np.arange(2, 7), 2000)  # the first n documents, 2000 times each
+    teacher, student = (np.repeat(x, len(n), 0) for x in (TEACHER, STUDENT))
+    options = {"topk": k, "sample_size": 16, "seed": (3, k), "estimator": estimator}
+    losses, gradients = measure(
+        teacher, student, np.arange(6) < n[:, None], list_ids=tf.range(len(n)), **options
+    )
+    for m in range(2, 7):
+        value, slope = definition(TEACHER[0, :m], STUDENT[0, :m], k)
+        assert_mean_is_definition(losses[n == m], gradients[n == m, :m], value, slope)
 
 
-@pytest.mark.parametrize("estimator", ["rao_blackwell", "plackett"])
-@pytest.mark.parametrize("k", [1, 2, 3, 4])
-def test_sampled_means_of_a_peaked_teacher_in_a_masked_row(k, estimator):
-    rows, mask = 3000, np.array([[False, True, True, False, True, True, False]])
+MASK = np.array([[False, True, True, False, True, True, False]])
+MASKED = {
+    "peaked": ([-2.0, 28.0, 60.0, 61.0], 0.0, 1.0, ("rao_blackwell", "plackett")),  # tfr ends near 46 nats
+    "plain": (TEACHER[0, :4], 0.0, 1.0, SAMPLED),
+    "shifted": (TEACHER[0, :4] - 64.0, 64.0, 1.0, SAMPLED),
+    "warm": (TEACHER[0, :4], -64.0, 2.5, SAMPLED),
+}
+
+
+@pytest.mark.parametrize("k", [1, 3, 6])
+@pytest.mark.parametrize(("case", "estimator"), [(c, e) for c, row in MASKED.items() for e in row[3]])
+def test_sampled_means_in_a_masked_row(case, estimator, k):
+    rows, (t, shift, temperature, _) = 2000, MASKED[case]
     teacher, student = np.resize(GARBAGE, (2, 1, 7))
-    teacher[mask], student[mask] = [-2.0, 28.0, 60.0, 61.0], [0.3, 2.0, -1.0, 1.5]
-    value, slope = definition(teacher[mask], student[mask], k)
-    options = {"topk": k, "sample_size": 16, "estimator": estimator}
-    losses, gradients = copies(teacher, student, rows, mask=np.repeat(mask, rows, 0), **options)
-    for seen, wanted in [(losses, value), *zip(gradients[:, mask[0]].T, slope, strict=True)]:
-        assert abs(seen.mean() - wanted) < 4 * seen.std(ddof=1) / np.sqrt(rows) + 1e-5
+    teacher[MASK], student[MASK] = t, [0.3, 2.0, -1.0, 1.5]
+    value, slope = definition(teacher[MASK], student[MASK], k, temperature)
+    options = {"topk": k, "sample_size": 16, "estimator": estimator, "temperature": temperature}
+    losses, gradients = copies(teacher, student + shift, rows, mask=np.repeat(MASK, rows, 0), **options)
+    assert_mean_is_definition(losses, gradients[:, MASK[0]], value, slope, 5e-5 if shift else 1e-5)
+    assert not gradients[:, ~MASK[0]].any()
 
 
 def exact_variance(k, conditional):
@@ -159,7 +177,7 @@ def test_rao_blackwell_needs_no_sample_at_k_1():
     np.testing.assert_allclose(gradients, np.tile(slope, (5, 1)), rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("estimator", SAMPLED)
+@pytest.mark.parametrize("estimator", ["rao_blackwell", "plackett"])
 @pytest.mark.parametrize("topk", [6, 9, 50])
 def test_no_topk_is_every_document(topk, estimator):
     mask = np.arange(8)[None] < 6
@@ -169,7 +187,7 @@ def test_no_topk_is_every_document(topk, estimator):
     np.testing.assert_allclose(results[1][1], results[0][1], rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("estimator", EVERY)
+@pytest.mark.parametrize("estimator", REPEATABLE)
 def test_temperature_divides_the_student_alone(estimator):
     options = {"topk": k_for(estimator), "estimator": estimator}
     warm, slope = measure(TEACHER, STUDENT, temperature=2.5, **options)
@@ -182,8 +200,8 @@ def test_temperature_divides_the_student_alone(estimator):
         np.testing.assert_allclose(slope[0], wanted, rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("estimator", EVERY)
-@pytest.mark.parametrize("shift", [(64.0, 0.0), (-64.0, 0.0), (0.0, 64.0), (0.0, -64.0), (-64.0, 64.0)])
+@pytest.mark.parametrize("estimator", REPEATABLE)
+@pytest.mark.parametrize("shift", [(-64.0, 0.0), (0.0, -64.0), (64.0, 64.0)])
 def test_shifts_change_nothing(shift, estimator):
     options = {"topk": k_for(estimator), "estimator": estimator}
     still = measure(TEACHER, STUDENT, **options)
@@ -195,19 +213,18 @@ def test_shifts_change_nothing(shift, estimator):
 @pytest.mark.parametrize("estimator", EVERY)
 def test_negative_teacher_scores_count(estimator):
     teacher = TEACHER - 5.0
-    other = np.where(np.arange(6) == 3, teacher + 1.5, teacher)
-    assert (teacher < 0).all() and (other < 0).all()
-    results = [measure(t, STUDENT, topk=2, estimator=estimator, sample_size=500) for t in (teacher, other)]
+    other = np.where(np.arange(6) == 3, teacher + 4.0, teacher)
+    assert max(teacher.max(), other.max()) < 0
+    results = [measure(t, STUDENT, topk=2, estimator=estimator, sample_size=3000) for t in (teacher, other)]
     slopes = [definition(t[0], STUDENT[0], 2)[1] for t in (teacher, other)]
-    np.testing.assert_allclose(results[1][1] - results[0][1], [slopes[1] - slopes[0]], atol=0.1)
-    assert abs(results[1][1] - results[0][1])[0, 3] > 0.1
+    np.testing.assert_allclose(results[1][1] - results[0][1], [slopes[1] - slopes[0]], atol=0.08)
+    assert abs(results[1][1] - results[0][1])[0, 3] > 0.2
 
 
-@pytest.mark.parametrize("estimator", ["exact", "rao_blackwell"])
-@pytest.mark.parametrize("k", [1, 2, 4, None])
-def test_the_minimum_is_at_the_teacher(k, estimator):
-    if estimator == "exact" and k not in (1, 2):
-        pytest.skip("exact has k = 1 and k = 2")
+@pytest.mark.parametrize(
+    ("estimator", "k"), [("exact", 1), ("exact", 2), *(("rao_blackwell", k) for k in (1, 2, 4, None))]
+)
+def test_the_minimum_is_at_the_teacher(estimator, k):
     options = {"topk": k, "estimator": estimator, "temperature": 2.0}
     best, slope = measure(TEACHER, 2.0 * TEACHER + 3.0, **options)
     np.testing.assert_allclose(slope, np.zeros_like(slope), atol=2e-6)
@@ -217,12 +234,12 @@ def test_the_minimum_is_at_the_teacher(k, estimator):
     assert (others > best).all()
 
 
-@pytest.mark.parametrize("estimator", EVERY)
-@pytest.mark.parametrize("more", [1, 7, 40])
+@pytest.mark.parametrize("estimator", REPEATABLE)
+@pytest.mark.parametrize("more", [1, 40])
 def test_padding_changes_nothing(more, estimator):
     options = {"topk": k_for(estimator), "estimator": estimator}
     lone = measure(TEACHER, STUDENT, **options)
-    for garbage in (np.zeros(1), *GARBAGE[:, None], GARBAGE, GARBAGE[::-1]):
+    for garbage in (np.zeros(1), GARBAGE, GARBAGE[::-1]):
         pads = np.resize(garbage, (1, more))
         teacher, student = (np.concatenate([x, pads], 1) for x in (TEACHER, STUDENT))
         loss, gradient = measure(teacher, student, np.arange(6 + more)[None] < 6, **options)
@@ -232,16 +249,16 @@ def test_padding_changes_nothing(more, estimator):
 
 
 @pytest.mark.parametrize("estimator", EVERY)
-@pytest.mark.parametrize("garbage", GARBAGE)
 @pytest.mark.parametrize("valid", [0, 1])
-def test_lists_without_a_choice_are_exactly_zero(valid, garbage, estimator):
-    teacher, student = np.full((2, 3, 5), garbage)
-    mask = np.zeros((3, 5), bool)
-    for row, slot in enumerate((0, 2, 4)[:3] if valid else ()):
-        teacher[row, slot], student[row, slot], mask[row, slot] = -3.0, 4.0, True
+def test_lists_without_a_choice_are_exactly_zero(request, valid, estimator):
+    if (estimator, valid) == ("tfr", 1):
+        request.applymarker(pytest.mark.xfail(strict=True, reason="tfr leaves a gradient of -6e-8"))
+    mask = np.eye(7, dtype=bool) & bool(valid)
+    teacher, student = np.tile(GARBAGE[::-1], (2, 7, 1))
+    teacher[mask], student[mask] = -3.0, 4.0
     loss, gradient = measure(teacher, student, mask, topk=k_for(estimator), estimator=estimator)
-    np.testing.assert_array_equal(loss, np.zeros(3))
-    np.testing.assert_array_equal(gradient, np.zeros((3, 5)))
+    np.testing.assert_array_equal(loss, np.zeros(7))
+    np.testing.assert_array_equal(gradient, np.zeros((7, 7)))
 
 
 @pytest.mark.parametrize("estimator", EVERY)
@@ -260,12 +277,23 @@ def test_other_floats(dtype, estimator):
 
 
 @pytest.mark.parametrize("estimator", SAMPLED)
-def test_noise_follows_seed_and_list_id(estimator):
+def test_noise_follows_seed_and_list_id(request, estimator):
+    if estimator == "tfr":
+        request.applymarker(pytest.mark.xfail(strict=True, reason="tfr has one op seed, no noise per list"))
     options = {"topk": 3, "estimator": estimator, "sample_size": 2}
     teacher, student = np.repeat(TEACHER, 4, 0), np.repeat(STUDENT, 4, 0)
     here, _ = measure(teacher, student, list_ids=[5, 9, 5, 7], **options)
     again, _ = measure(teacher[:2], student[:2], list_ids=[7, 5], **options)
     other, _ = measure(teacher, student, list_ids=[5, 9, 5, 7], seed=(0, 1), **options)
-    assert here[0] == here[2] and len(set(here)) == 3
+    assert here[0] == here[2]
+    assert len(set(here)) == 3
     np.testing.assert_allclose(again, here[[3, 0]], rtol=1e-6)
     assert not np.isin(other, here).any()
+
+
+@pytest.mark.parametrize("estimator", REPEATABLE)
+def test_the_scalar_is_the_mean_of_the_lists(estimator):
+    teacher, student = np.float32([TEACHER[0], -TEACHER[0]]), np.float32([STUDENT[0], TEACHER[0]])
+    options = {"topk": k_for(estimator), "estimator": estimator}
+    each = coupled_rankdistil(teacher, student, reduce=None, **options).numpy()
+    np.testing.assert_allclose(coupled_rankdistil(teacher, student, **options), each.mean(), rtol=1e-6)

@@ -23,7 +23,6 @@ class Row:
     options: dict[str, Any]
     shift_invariant: bool = True  # adding a constant to a list's student scores changes nothing
     noise_by_slot: bool = False  # samples; a permutation of the documents is then another draw
-    float64: bool = True
 
     def __str__(self) -> str:
         return "-".join([self.name, *(f"{value}" for value in self.options.values())])
@@ -32,7 +31,11 @@ class Row:
         return make_loss(self.name, **self.options)
 
     def target(self, rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
-        return rng.normal(size=shape) * 2 if self.name in registry.DISTILLATION else rng.integers(0, 5, size=shape) * 1.0
+        return (
+            rng.normal(size=shape) * 2
+            if self.name in registry.DISTILLATION
+            else rng.integers(0, 5, size=shape) * 1.0
+        )
 
 
 COUPLED = "coupled_rankdistil"
@@ -42,13 +45,32 @@ ROWS = [
     Row(COUPLED, {"topk": 3, "estimator": "rao_blackwell"}, noise_by_slot=True),
     Row(COUPLED, {"topk": None, "estimator": "rao_blackwell", "sample_size": 1}, noise_by_slot=True),
     Row(COUPLED, {"topk": 3, "estimator": "plackett", "temperature": 2.0}, noise_by_slot=True),
+    Row("binary_rankdistil", {"topk": 3, "num_negatives": 4}, shift_invariant=False, noise_by_slot=True),
+    Row("binary_rankdistil", {"topk": 3, "negatives": "hard", "top_loss": "mse"}, shift_invariant=False),
+    Row("pairwise_rankdistil", {"topk": 3, "num_negatives": 4}, noise_by_slot=True),
+    Row("pairwise_rankdistil", {"topk": 3, "num_negatives": None, "discount": "none"}),
+    Row("ranking_distillation", {"topk": 3, "discrepancy": 0.5}, shift_invariant=False),
+    Row("relaxed_ranking_distillation", {"topk": 3, "num_negatives": 4}, noise_by_slot=True),
+    Row("relaxed_ranking_distillation", {"topk": 3}),
+    Row("pld", {}),
+    Row("listnet", {"temperature": 2.0}),
+    Row("listnet", {"divergence": "kl"}),
+    Row("mse", {}, shift_invariant=False),
+    Row("margin_mse", {"topk": None}),
+    Row("margin_mse", {"topk": 3}),
+    Row("list_mle", {}, noise_by_slot=True),
+    Row("pairwise_logistic", {}),
+    Row("lambda_loss", {"topk": 3, "lambdarank": 0.5}),
+    Row("approx_ndcg", {}),
     Row("softmax", {"gain": "label"}),
     Row("softmax", {"gain": "exponential", "temperature": 0.5}),
 ]
 every_row = pytest.mark.parametrize("row", ROWS, ids=str)
 
 
-def value_and_gradient(loss: Any, target: Any, student: Any, mask: Any = None, **arguments: Any) -> tuple[Any, Any]:
+def value_and_gradient(
+    loss: Any, target: Any, student: Any, mask: Any = None, **arguments: Any
+) -> tuple[Any, Any]:
     """Per-list values and the gradient of their sum."""
     student = tf.convert_to_tensor(student)
     with tf.GradientTape() as tape:
@@ -75,7 +97,7 @@ def test_mask_equals_slice(row: Row) -> None:
     target, student, mask = lists(row)
     values, gradient = value_and_gradient(row.loss(), target, student, mask)
     assert (gradient[~mask] == 0).all()
-    for i in range(NUM_LISTS):
+    for i in 0, 2, 4:
         docs = slice(mask[i].sum())
         value, slice_gradient = value_and_gradient(
             row.loss(), target[i : i + 1, docs], student[i : i + 1, docs], list_ids=[i]
@@ -95,7 +117,10 @@ def test_mask_may_have_holes(row: Row) -> None:
         scrambled = np.where(holes, target, 1e9), np.where(holes, student, -1e9)
         np.testing.assert_array_equal(value_and_gradient(row.loss(), *scrambled, holes)[0], values)
         return
-    spread_target, spread_student = np.full(holes.shape, 1e9, np.float32), np.full(holes.shape, -1e9, np.float32)
+    spread_target, spread_student = (
+        np.full(holes.shape, 1e9, np.float32),
+        np.full(holes.shape, -1e9, np.float32),
+    )
     spread_target[holes], spread_student[holes] = target[mask], student[mask]
     values, gradient = value_and_gradient(row.loss(), target, student, mask)
     spread_values, spread_gradient = value_and_gradient(row.loss(), spread_target, spread_student, holes)
@@ -122,11 +147,10 @@ def test_permutation_of_documents_changes_nothing(row: Row) -> None:
 
 
 @every_row
-@pytest.mark.parametrize("padding", [1, 23])
-def test_more_padding_changes_nothing(row: Row, padding: int) -> None:
+def test_more_padding_changes_nothing(row: Row) -> None:
     target, student, mask = lists(row)
     values, gradient = value_and_gradient(row.loss(), target, student, mask)
-    wider = [[0, 0], [0, padding]]
+    wider = [[0, 0], [0, 23]]
     padded_values, padded_gradient = value_and_gradient(
         row.loss(),
         np.pad(target, wider, constant_values=np.nan),
@@ -149,55 +173,75 @@ def test_student_shift(row: Row) -> None:
         np.testing.assert_allclose(shifted_gradient, gradient, rtol=1e-2, atol=1e-4)
         np.testing.assert_allclose(gradient.sum(axis=1), 0, atol=1e-5)
     else:
-        assert (abs(shifted_values - values) > 1e-3).all()
+        assert abs(shifted_values - values).max() > 1e-3
 
 
 def extreme_cases(row: Row) -> dict[str, tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """Target, student and mask, each [4, LIST_SIZE]."""
     rng = np.random.default_rng(3)
     shape = (4, LIST_SIZE)
     target, student, everything = row.target(rng, shape), rng.normal(size=shape), np.ones(shape, bool)
+    first = np.arange(LIST_SIZE) == 0
     signs = np.where(rng.random(shape) < 0.5, -1.0, 1.0)
     cases = {
         "all masked": (target, student, ~everything),
-        "one list of four masked": (target, student, everything & (np.arange(4) != 2)[:, np.newaxis]),
-        "one document": (target[:, :1], student[:, :1], everything[:, :1]),
-        "one document in a wide list": (target, student, everything & (np.arange(LIST_SIZE) == 3)),
+        "one document in front": (target, student, everything & first),
+        "one document in the middle": (target, student, everything & (np.arange(LIST_SIZE) == 3)),
+        "two documents": (target, student, everything & (np.arange(LIST_SIZE) < 2)),
         "equal targets": (np.ones(shape), student, everything),
         "targets 0": (np.zeros(shape), student, everything),
         "equal students": (target, np.zeros(shape), everything),
+        "all equal": (np.ones(shape), np.ones(shape), everything),
         "students +-1e4": (target, 1e4 * signs, everything),
-        "one student at 1e4": (target, np.where(np.arange(LIST_SIZE) == 0, 1e4, student), everything),
-        "one student at -1e4": (target, np.where(np.arange(LIST_SIZE) == 0, -1e4, student), everything),
+        "one student at 1e4": (target, np.where(first, 1e4, student), everything),
+        "one student at -1e4": (target, np.where(first, -1e4, student), everything),
     }
     if row.name in registry.DISTILLATION:
         cases |= {
+            "negative targets": (target - 1e3, student, everything),
             "targets +-1e4": (1e4 * signs, student, everything),
             "targets +-1e4, students -+1e4": (1e4 * signs, -1e4 * signs, everything),
             "targets from -1e4 to 1e4": (np.linspace(-1e4, 1e4, 36).reshape(shape), student, everything),
-            "negative targets": (target - 1e3, student, everything),
         }
     return cases
 
 
 @every_row
-@pytest.mark.parametrize("case", extreme_cases(ROWS[0]))
-def test_value_and_gradient_are_finite(row: Row, case: str) -> None:
-    if case not in extreme_cases(row):
-        pytest.skip("labels are never negative or huge")
-    target, student, mask = extreme_cases(row)[case]
-    for topk in (3, 50) if row.options.get("topk") == 3 else (None,):
+def test_value_and_gradient_are_finite(row: Row) -> None:
+    topks = (3, 50) if row.options.get("topk") == 3 else (row.options.get("topk"),)
+    for topk in topks:
         loss = make_loss(row.name, **row.options | ({"topk": topk} if topk else {}))
-        values, gradient = value_and_gradient(loss, target.astype(np.float32), student.astype(np.float32), mask)
+        far = {name: case for name, case in extreme_cases(row).items() if "1e4" in name}
+        near = {name: case for name, case in extreme_cases(row).items() if name not in far}
+        for cases in near, far:  # apart, because one far list may change how the whole batch is computed
+            target, student, mask = (np.concatenate(parts) for parts in zip(*cases.values(), strict=True))
+            values, gradient = value_and_gradient(
+                loss, target.astype(np.float32), student.astype(np.float32), mask
+            )
+            for i, name in enumerate(cases):
+                lists_of_case = slice(4 * i, 4 * i + 4)
+                assert np.isfinite(values[lists_of_case]).all(), name
+                assert np.isfinite(gradient[lists_of_case]).all(), name
+            assert (values[~mask.any(axis=1)] == 0).all()
+            assert (gradient[~mask] == 0).all()
+        one_document = (x[:, :1] for x in near["two documents"])
+        values, gradient = value_and_gradient(loss, *one_document)
         assert np.isfinite(values).all()
         assert np.isfinite(gradient).all()
-        assert (values[~mask.any(axis=1)] == 0).all()
-        assert (gradient[~mask] == 0).all()
 
 
-@every_row
+@pytest.mark.parametrize("row", [row for row in ROWS if row.name in registry.LABEL], ids=str)
+def test_blank_lists_teach_nothing(row: Row) -> None:
+    target, student, mask = lists(row)
+    target[2:4] = 0
+    values, gradient = value_and_gradient(row.loss(), target, student, mask)
+    assert (values[2:4] == 0).all()
+    assert (gradient[2:4] == 0).all()
+    assert (abs(gradient[4:]).max(axis=1) > 1e-3).all()
+
+
+@pytest.mark.parametrize("row", [row for row in ROWS if row.name in registry.DISTILLATION], ids=str)
 def test_negative_targets_keep_their_information(row: Row) -> None:
-    if row.name in registry.LABEL:
-        pytest.skip("labels are never negative")
     target, student, mask = lists(row)
     target, student, mask = target[2:], student[2:], mask[2:]
     _, gradient = value_and_gradient(row.loss(), target - 50, student, mask)
@@ -207,23 +251,19 @@ def test_negative_targets_keep_their_information(row: Row) -> None:
 
 
 @every_row
-@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32", "float64", "int32"])
-def test_dtypes(row: Row, dtype: str) -> None:
+def test_dtypes(row: Row) -> None:
     target, student, mask = lists(row)
     target, student = np.round(2 * target) / 2, np.round(3 * student)  # exact in every type
-    if dtype == "int32":
-        target, student = np.round(target), np.round(student)
     values, gradient = value_and_gradient(row.loss(), target, student, mask)
-    cast_target, cast_student = tf.cast(target, dtype), tf.cast(student, dtype)
-    if dtype == "int32":
-        assert row.loss()(cast_target, cast_student, mask).dtype == tf.float32
-        return
-    cast_values, cast_gradient = value_and_gradient(row.loss(), cast_target, cast_student, mask)
-    assert cast_values.dtype == ("float64" if dtype == "float64" else "float32")
-    assert cast_gradient.dtype == tf.as_dtype(dtype).as_numpy_dtype
-    np.testing.assert_allclose(cast_values, values, rtol=1e-5, atol=1e-6)
-    precision = {"float16": 1e-3, "bfloat16": 1e-2}.get(dtype, 1e-5)
-    np.testing.assert_allclose(cast_gradient.astype(float), gradient, rtol=precision, atol=precision)
+    for dtype, precision in ("float16", 1e-3), ("bfloat16", 1e-2), ("float64", 1e-5):
+        cast_target, cast_student = tf.cast(target, dtype), tf.cast(student, dtype)
+        cast_values, cast_gradient = value_and_gradient(row.loss(), cast_target, cast_student, mask)
+        assert cast_values.dtype == ("float64" if dtype == "float64" else "float32")
+        assert cast_gradient.dtype == tf.as_dtype(dtype).as_numpy_dtype
+        np.testing.assert_allclose(cast_values, values, rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(cast_gradient.astype(float), gradient, rtol=precision, atol=precision)
+    integers = row.loss()(tf.cast(2 * target, "int32"), tf.cast(student, "int32"), mask)
+    np.testing.assert_allclose(integers, row.loss()(2 * target, student, mask), rtol=1e-6)
 
 
 @every_row
@@ -240,12 +280,7 @@ def test_eager_equals_graph_equals_xla(row: Row) -> None:
     unknown = tf.TensorSpec([None, None])
     signature = [unknown, unknown, tf.TensorSpec([None, None], tf.bool), tf.TensorSpec([2], tf.int64)]
     arguments = tf.constant(target), tf.constant(student), tf.constant(mask), tf.constant([3, 4], tf.int64)
-    for compiled in (
-        tf.function(step),
-        tf.function(step, input_signature=signature),
-        tf.function(step, jit_compile=True),
-        tf.function(step, jit_compile=True, input_signature=signature),
-    ):
+    for compiled in tf.function(step, input_signature=signature), tf.function(step, jit_compile=True):
         values, gradient = compiled(*arguments)
         np.testing.assert_allclose(values, eager_values, rtol=1e-5, atol=1e-6)
         np.testing.assert_allclose(gradient, eager_gradient, rtol=1e-4, atol=1e-6)
@@ -282,16 +317,17 @@ def test_mean_is_over_the_lists_that_have_documents(row: Row) -> None:
 
 
 @every_row
-@pytest.mark.parametrize("num_replicas", [2, 3])
-def test_number_of_replicas_changes_nothing(row: Row, num_replicas: int) -> None:
+def test_number_of_replicas_changes_nothing(row: Row) -> None:
     target, student, mask = lists(row)
     ids = np.arange(NUM_LISTS)
     whole = value_and_gradient(row.loss(), target, student, mask, list_ids=ids, seed=(1, 2))
     parts = [
-        value_and_gradient(row.loss(), target[part], student[part], mask[part], list_ids=ids[part], seed=(1, 2))
-        for part in np.array_split(np.random.default_rng(4).permutation(ids), num_replicas)
+        value_and_gradient(
+            row.loss(), target[part], student[part], mask[part], list_ids=ids[part], seed=(1, 2)
+        )
+        for part in np.array_split(np.random.default_rng(4).permutation(ids), 3)
     ]
-    order = np.argsort(np.concatenate(np.array_split(np.random.default_rng(4).permutation(ids), num_replicas)))
+    order = np.argsort(np.concatenate(np.array_split(np.random.default_rng(4).permutation(ids), 3)))
     for whole_array, part_arrays in zip(whole, zip(*parts, strict=True), strict=True):
         np.testing.assert_allclose(np.concatenate(part_arrays)[order], whole_array, rtol=1e-5, atol=1e-6)
 
@@ -310,9 +346,11 @@ def test_gradient_agrees_with_finite_differences(row: Row) -> None:
     target, student, mask = lists(row, seed=5, dtype=np.float64)
     _, gradient = value_and_gradient(row.loss(), target, student, mask)
     rng = np.random.default_rng(6)
-    for _ in range(4):
+    for _ in range(2):
         direction, step = rng.normal(size=student.shape), 1e-6
-        above, below = (row.loss()(target, student + d, mask, reduce=None) for d in (step * direction, -step * direction))
+        above, below = (
+            row.loss()(target, student + d, mask, reduce=None) for d in (step * direction, -step * direction)
+        )
         np.testing.assert_allclose(
             (above - below) / (2 * step), (gradient * direction).sum(axis=1), rtol=1e-6, atol=1e-7
         )

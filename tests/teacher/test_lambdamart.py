@@ -51,7 +51,9 @@ def test_the_model_does_not_depend_on_threads(tmp_path, data, monkeypatch):
 
 
 def test_members_are_averaged(tmp_path, data):
-    fit_lambdamart(dataclasses.replace(CONFIG, members=3), data["train"], data["vali"], tmp_path)
+    fit_lambdamart(
+        dataclasses.replace(CONFIG, members=3, bagging_fraction=0.8), data["train"], data["vali"], tmp_path
+    )
     features = data["test"].features
     members = [lightgbm.Booster(model_file=path).predict(features) for path in sorted(tmp_path.glob("*.txt"))]
     assert len(members) == 3

@@ -15,7 +15,9 @@ from pipeline.training import fit as fit_module
 from pipeline.training.fit import Interrupted, fit, load_history, load_weights
 from pipeline.training.strategy import make_strategy
 
-CONFIG = TrainConfig(epochs=4, lists_per_batch=6, learning_rate=0.01, jit="off")
+CONFIG = TrainConfig(
+    epochs=4, lists_per_batch=6, learning_rate=0.01, schedule="constant", weight_decay=0.0, jit="off"
+)
 STUDENT = MLPStudent(hidden=[8])
 
 

@@ -1,0 +1,184 @@
+"""What the data stage saw: counts of every split, what looks odd, and errors for what cannot be meant."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+from rich.table import Table
+
+from pipeline.data.ranking import RankingData
+
+_ROWS = 1 << 16  # documents at a time
+_SHOWN = 20  # examples of a longer list
+_HUGE = 1e30
+_MAX_GRADE = 30.0
+
+
+def describe(data: dict[str, RankingData]) -> dict[str, Any]:
+    """The report of a data set with the splits train, vali, test, JSON-like; one pass over the features, by blocks.
+
+    Returns:
+      `num_features`; `splits`: of each split `queries`, `docs`, `blank_queries` (without a label > 0),
+      `one_doc_lists`, `list_size` (min, median, mean, max), `labels` (documents of each label; None where there are
+      more than 20 labels) and `label_range`; `features`: indices from 1, as in LETOR text, of those that are `constant`
+      (not 0) or `empty` (all 0) in the training split, or `huge` (beyond 1e30) in any, each as {count, first};
+      `overlaps`: {splits, count, first} query ids that two splits share; `warnings`: sentences.
+
+    Raises:
+      ValueError: numbers of features differ; a label is negative; a feature is not finite; all training labels are
+        equal; a split has no relevant document.
+    """
+    num_features = data["train"].num_features
+    for split, lists in data.items():
+        if lists.num_features != num_features:
+            raise ValueError(
+                f"{split} has {lists.num_features} features, train has {num_features}; mend: give files of one data set"
+            )
+    splits = {split: _describe_split(split, lists) for split, lists in data.items()}
+    if len(np.unique(data["train"].labels)) == 1:
+        raise ValueError(
+            f"every training label is {data['train'].labels[0]:g}: there is nothing to learn; "
+            "mend: check that the label is the first number of each line"
+        )
+    ranges = {split: _feature_ranges(split, lists.features) for split, lists in data.items()}
+    low, high = ranges["train"]
+    huge = np.any([(low < -_HUGE) | (high > _HUGE) for low, high in ranges.values()], axis=0)
+    described: dict[str, Any] = {
+        "num_features": num_features,
+        "splits": splits,
+        "features": {
+            "constant": _some(np.flatnonzero((low == high) & (low != 0)) + 1),
+            "empty": _some(np.flatnonzero((low == 0) & (high == 0)) + 1),
+            "huge": _some(np.flatnonzero(huge) + 1),
+        },
+        "overlaps": [],
+    }
+    for a, b in itertools.combinations(data, 2):
+        shared = sorted(set(data[a].query_ids.tolist()) & set(data[b].query_ids.tolist()))
+        if shared:
+            described["overlaps"].append({"splits": [a, b], **_some(shared)})
+    described["warnings"] = list(_warnings(described))
+    return described
+
+
+def _describe_split(split: str, lists: RankingData) -> dict[str, Any]:
+    labels, counts = np.unique(lists.labels, return_counts=True)
+    if labels[0] < 0:
+        raise ValueError(
+            f"{split} has the label {labels[0]:g}; mend: shift the labels so that 0 is not relevant"
+        )
+    if labels[-1] <= 0:
+        raise ValueError(
+            f"{split} has no document with a label > 0, so no ranking of it is better than another; "
+            "mend: give judged data, or another division into splits"
+        )
+    sizes = lists.list_sizes
+    return {
+        "queries": lists.num_queries,
+        "docs": lists.num_docs,
+        "blank_queries": lists.num_blank_queries,
+        "one_doc_lists": int((sizes == 1).sum()),
+        "list_size": {
+            "min": int(sizes.min()),
+            "median": float(np.median(sizes)),
+            "mean": round(float(sizes.mean()), 2),
+            "max": int(sizes.max()),
+        },
+        "label_range": [float(labels[0]), float(labels[-1])],
+        "labels": {f"{label:g}": int(count) for label, count in zip(labels, counts, strict=True)}
+        if len(labels) <= _SHOWN
+        else None,
+    }
+
+
+def _feature_ranges(split: str, features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """-> float32 [F] smallest, largest."""
+    low = np.full(features.shape[1], np.inf, np.float32)
+    high = -low
+    for start in range(0, len(features), _ROWS):
+        block = features[start : start + _ROWS]
+        low, high = np.minimum(low, block.min(0)), np.maximum(high, block.max(0))
+    wrong = np.flatnonzero(~(np.isfinite(low) & np.isfinite(high)))
+    if len(wrong):
+        raise ValueError(
+            f"feature {wrong[0] + 1} of {split} has values that are not finite; "
+            "mend: replace them, or name the number that stands for missing values with data.missing_value"
+        )
+    return low, high
+
+
+def _some(items: Iterable[Any]) -> dict[str, Any]:
+    every = np.asarray(items).tolist()
+    return {"count": len(every), "first": every[:_SHOWN]}
+
+
+def _warnings(described: dict[str, Any]) -> Iterable[str]:
+    for overlap in described["overlaps"]:
+        a, b = overlap["splits"]
+        examples = ", ".join(overlap["first"][:3])
+        yield (
+            f"{a} and {b} share {overlap['count']} query ids, such as {examples}: results on {b} flatter the model, "
+            "unless each split numbers its queries anew"
+        )
+    huge = described["features"]["huge"]
+    if huge["count"]:
+        yield (
+            f"{huge['count']} features reach beyond {_HUGE:g}, such as {huge['first'][0]}: a number that stands for a "
+            "missing value? data.missing_value makes it 0"
+        )
+    for split, counts in described["splits"].items():
+        if counts["label_range"][1] > _MAX_GRADE:
+            yield (
+                f"{split} has labels up to {counts['label_range'][1]:g}; the gain 2^label - 1 of NDCG then leaves all "
+                "other labels without weight"
+            )
+
+
+def summary(described: dict[str, Any]) -> list[str]:
+    """The report in a few lines, for the log."""
+    lines = [
+        f"{split}: {counts['queries']} queries, {counts['docs']} documents, lists of {counts['list_size']['min']} to "
+        f"{counts['list_size']['max']} (mean {counts['list_size']['mean']:g}), "
+        f"{counts['blank_queries']} queries without a relevant document"
+        for split, counts in described["splits"].items()
+    ]
+    features = described["features"]
+    lines.append(
+        f"{described['num_features']} features, of which {features['empty']['count']} are 0 throughout train and "
+        f"{features['constant']['count']} constant"
+    )
+    return lines
+
+
+def data_table(described: dict[str, Any]) -> Table:
+    """The report for the terminal, one column a split."""
+    splits = described["splits"]
+    features = described["features"]
+    table = Table(
+        title=f"{described['num_features']} features, {features['empty']['count']} of them empty and "
+        f"{features['constant']['count']} constant in train",
+        caption="\n".join(f"warning: {warning}" for warning in described["warnings"]) or None,
+    )
+    table.add_column("")
+    for split in splits:
+        table.add_column(split, justify="right")
+    for title, key in (
+        ("queries", "queries"),
+        ("documents", "docs"),
+        ("queries without a relevant document", "blank_queries"),
+        ("lists of one document", "one_doc_lists"),
+    ):
+        table.add_row(title, *(f"{counts[key]:,}" for counts in splits.values()))
+    for key in ("min", "median", "mean", "max"):
+        table.add_row(f"list size, {key}", *(f"{counts['list_size'][key]:,g}" for counts in splits.values()))
+    if all(counts["labels"] for counts in splits.values()):
+        grades = sorted({grade for counts in splits.values() for grade in counts["labels"]}, key=float)
+        for grade in grades:
+            cells = (f"{counts['labels'].get(grade, 0):,}" for counts in splits.values())
+            table.add_row(f"documents of label {grade}", *cells)
+    else:
+        table.add_row("labels", *("{:g} to {:g}".format(*c["label_range"]) for c in splits.values()))
+    return table

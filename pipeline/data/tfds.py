@@ -1,0 +1,312 @@
+"""TensorFlow Datasets: its ranking builders to RankingData, and LETOR files to a TFDS data set of our own."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import logging
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+import tensorflow_datasets as tfds
+from tensorflow_datasets.core.download.extractor import ExtractError
+
+from pipeline.artifacts import file_digest
+from pipeline.config import TFDSData
+from pipeline.data.letor import read_letor
+from pipeline.data.ranking import RankingData
+from pipeline.data.sources import PUBLISHED, Published, is_held_out
+from pipeline.data.writer import RankingWriter
+
+log = logging.getLogger(__name__)
+
+_FEATURES = ("float_features", "label", "query_id")
+_SOURCES = {  # of the builders that TFDS ships
+    "mslr_web/10k": "mslr_web10k",
+    "mslr_web/30k": "mslr_web30k",
+    "istella/main": "istella",
+    "istella/s": "istella_s",
+    "istella/x": "istella_x",
+    "yahoo_ltrc/set1": "yahoo/set1",
+    "yahoo_ltrc/set2": "yahoo/set2",
+}
+
+
+# ------------------------------------------------------------------------------------------------ prepare
+
+
+def prepare(config: TFDSData) -> tfds.core.DatasetBuilder:
+    """The builder, with its data set prepared; downloads what is missing.
+
+    TFDS ships no checksums of the ranking sets. A publisher's archive in `<data_dir>/downloads/manual` is used instead
+    of a download; its sha256 is logged.
+
+    Raises:
+      ValueError: there is no such builder, it is not a ranking data set, or the download failed: then says where to
+        get the file and where to put it.
+    """
+    try:
+        builder = tfds.builder(config.builder, data_dir=config.data_dir)
+    except (tfds.core.DatasetNotFoundError, ValueError) as error:
+        known = "mslr_web/10k_fold1, istella/main, yahoo_ltrc/set1, or letor/<name> made with write_tfds"
+        raise ValueError(
+            f"data.builder={config.builder} is not there ({str(error).splitlines()[0]}); such are {known}; "
+            "mend: check the name and data.data_dir"
+        ) from error
+    lacking = [name for name in _FEATURES if name not in builder.info.features]
+    if lacking:
+        raise ValueError(f"data.builder={config.builder} has no {', '.join(lacking)}: not a ranking data set")
+    if builder.is_prepared():
+        return builder
+    manual = Path(builder.data_dir_root) / "downloads" / "manual"
+    published = _published_of(builder)
+    if published is not None:
+        archive = next((manual / name for name in published.archives if (manual / name).is_file()), None)
+        if archive is not None:
+            log.info("using %s, sha256 %s; TFDS has none to compare with", archive, file_digest(archive))
+            builder._make_download_manager = functools.partial(
+                _manager_with_file, builder._make_download_manager, archive
+            )
+    try:
+        # Without this TFDS first asks a bucket in the cloud whether it holds the prepared data set.
+        builder.download_and_prepare(download_config=tfds.download.DownloadConfig(try_download_gcs=False))
+    except (tfds.download.DownloadError, ExtractError, tf.errors.OpError, OSError, AssertionError) as error:
+        mend = "give it what its documentation names"
+        if published is not None:
+            name = next(name for name, row in PUBLISHED.items() if row is published)
+            mend = (
+                f"get {published.archives[0]} from {published.page} and put it into {manual}, or leave TFDS out "
+                f"with data={name.partition('/')[0]} data.dir=<the folder with it>"
+            )
+            if builder.name == "mslr_web":
+                mend = f"the address in TFDS is out of date (tensorflow/datasets #11136): {mend}"
+        raise ValueError(f"TFDS could not prepare {config.builder} ({error}); mend: {mend}") from error
+    return builder
+
+
+def _published_of(builder: tfds.core.DatasetBuilder) -> Published | None:
+    name = f"{builder.name}/{builder.builder_config.name if builder.builder_config else ''}"
+    source = _SOURCES.get(name.partition("_fold")[0] if builder.name == "mslr_web" else name)
+    return None if source is None else PUBLISHED[source]
+
+
+def _manager_with_file(
+    make: Callable[..., tfds.download.DownloadManager], archive: Path, **options: Any
+) -> tfds.download.DownloadManager:
+    """TFDS's download manager, for a builder of one archive that lies here already."""
+    manager = make(**options)
+    manager.download_and_extract = lambda _: manager.extract(archive)
+    return manager
+
+
+def record_files(builder: tfds.core.DatasetBuilder) -> dict[str, Path]:
+    """The files of a prepared data set, by name."""
+    return {Path(path).name: Path(path) for split in builder.info.splits.values() for path in split.filepaths}
+
+
+# --------------------------------------------------------------------------------------------------- read
+
+
+def read_tfds(config: TFDSData, folder: Path) -> dict[str, RankingData]:
+    """Streams every split into `folder`/<split>, in bounded memory and the order of the shards -> the splits, mapped.
+
+    Without a split `vali`, it is taken from the training queries as `data=istella` does.
+
+    Raises:
+      ValueError: see `prepare`; a value that float32 does not hold; a split is missing.
+    """
+    builder = prepare(config)
+    names = set(builder.info.splits)
+    if not {"train", "test"} <= names:
+        raise ValueError(
+            f"{config.builder} has the splits {sorted(names)}; train and test are needed, vali is used"
+        )
+    writers = {}
+    for split in ("train", "vali", "test"):
+        (folder / split).mkdir(exist_ok=True)
+        writers[split] = RankingWriter(folder / split)
+    for split in sorted(names & set(writers)):
+        log.info(
+            "reading split %s of %s, %s queries",
+            split,
+            config.builder,
+            builder.info.splits[split].num_examples,
+        )
+        for example in _examples(builder, split):
+            query_id = example["query_id"].decode()
+            features = _float32(
+                example["float_features"], config.missing_value, f"query {query_id!r} of {split}"
+            )
+            held_out = split == "train" and "vali" not in names and is_held_out(query_id, config.vali_share)
+            writer = writers["vali" if held_out else split]
+            writer.append(query_id, features, example["label"])
+    return {split: writer.finish() for split, writer in writers.items()}
+
+
+def _examples(builder: tfds.core.DatasetBuilder, split: str) -> Iterator[dict[str, Any]]:
+    if builder.info.file_format in tfds.core.FileFormat.with_random_access():
+        yield from builder.as_data_source(split)
+        return
+    # One shard after the other: the same order every time.
+    options = tfds.ReadConfig(interleave_cycle_length=1, try_autocache=False)
+    yield from tfds.as_numpy(builder.as_dataset(split, shuffle_files=False, read_config=options))
+
+
+def _float32(values: np.ndarray, missing_value: float | None, where: str) -> np.ndarray:
+    largest = np.finfo(
+        values.dtype
+    ).max  # what overflows float64, as Istella's 1.79769313486232e+308, counts as it
+    values = np.clip(values, -largest, largest)
+    if missing_value is not None:
+        values = np.where(np.isclose(values, missing_value, rtol=1e-9, atol=0), 0, values)
+    with np.errstate(over="ignore"):
+        features = values.astype(np.float32)
+    if not np.isfinite(features).all():
+        worst = values[~np.isfinite(features)][0]
+        raise ValueError(
+            f"{where} has the value {worst}, which float32 does not hold; mend: if it stands for missing, "
+            f"data.missing_value={worst}"
+        )
+    return features
+
+
+# -------------------------------------------------------------------------------------------------- write
+
+
+@dataclasses.dataclass
+class LetorConfig(tfds.core.BuilderConfig):
+    """What a `letor` data set is made of; `name` is its name in TFDS.
+
+    Attributes:
+      files: paths of each split; with Beam each file is parsed on one worker, so a cluster wants several.
+      num_features: columns.
+      options: of read_letor.
+      beam: whether the examples are made with Apache Beam (DownloadConfig.beam_runner, beam_options).
+    """
+
+    files: Mapping[str, Sequence[str]] = dataclasses.field(default_factory=dict)
+    num_features: int = 0
+    options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    beam: bool = False
+
+
+class Letor(tfds.core.GeneratorBasedBuilder):
+    """LETOR / SVMrank text as a TFDS data set, one example a query; see `write_tfds`."""
+
+    name = "letor"
+    VERSION = tfds.core.Version("1.0.0")
+    RELEASE_NOTES: Mapping[str, str] = {"1.0.0": "The features of TFDS's own ranking sets, in float32."}
+
+    def _info(self) -> tfds.core.DatasetInfo:
+        """The sha256 of every file is kept in metadata.json of the data set."""
+        config = self.builder_config
+        zlib = tfds.features.Encoding.ZLIB
+        features = {
+            "float_features": tfds.features.Tensor(
+                shape=(None, config.num_features), dtype=np.float32, encoding=zlib
+            ),
+            "label": tfds.features.Tensor(shape=(None,), dtype=np.float32, encoding=zlib),
+            "query_id": tfds.features.Text(),
+            "doc_id": tfds.features.Tensor(shape=(None,), dtype=np.int64, encoding=zlib),
+        }
+        return tfds.core.DatasetInfo(
+            builder=self,
+            description="Ranking lists read from LETOR / SVMrank text.",
+            features=tfds.features.FeaturesDict(features),
+            metadata=tfds.core.MetadataDict(files=_checksums(config.files)),
+        )
+
+    def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Any]:
+        return {split: self._generate_examples(paths) for split, paths in self.builder_config.files.items()}
+
+    def _generate_examples(self, paths: Sequence[str]) -> Any:
+        config = self.builder_config
+        read = functools.partial(_letor_examples, num_features=config.num_features, options=config.options)
+        if config.beam:
+            beam = tfds.core.lazy_imports.apache_beam
+            return beam.Create(list(paths)) | beam.FlatMap(read)
+        return _each_once(example for path in paths for example in read(path))
+
+
+def _each_once(examples: Iterator[tuple[str, dict[str, Any]]]) -> Iterator[tuple[str, dict[str, Any]]]:
+    seen = set()
+    for query_id, example in examples:
+        if query_id in seen:
+            raise ValueError(
+                f"query {query_id!r} comes twice in one split; mend: bring its rows into one file"
+            )
+        seen.add(query_id)
+        yield query_id, example
+
+
+def _letor_examples(
+    path: str, *, num_features: int, options: Mapping[str, Any]
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The queries of a file; the document ids are the numbers of its rows, from 1."""
+    with tempfile.TemporaryDirectory() as folder:
+        data = read_letor(path, num_features=num_features, out_dir=Path(folder), **options)
+        for query, query_id in enumerate(data.query_ids.tolist()):
+            start, stop = data.offsets[query : query + 2].tolist()
+            yield (
+                query_id,
+                {
+                    "float_features": np.array(data.features[start:stop]),
+                    "label": np.array(data.labels[start:stop]),
+                    "query_id": query_id,
+                    "doc_id": np.arange(start + 1, stop + 1),
+                },
+            )
+
+
+def _checksums(files: Mapping[str, Sequence[str]]) -> dict[str, dict[str, str]]:
+    return {
+        split: {Path(path).name: file_digest(Path(path)) for path in paths} for split, paths in files.items()
+    }
+
+
+def write_tfds(
+    files: Mapping[str, Sequence[Path | str]],
+    *,
+    name: str,
+    num_features: int,
+    data_dir: Path | str | None = None,
+    beam: bool = False,
+    download_config: tfds.download.DownloadConfig | None = None,
+    file_format: str | None = None,
+    **options: Any,
+) -> tfds.core.DatasetBuilder:
+    """Makes the TFDS data set `letor/<name>` of LETOR files, for data=tfds or any other reader of TFDS.
+
+    The sha256 of every file is recorded with the data set. A data set that is there already is used if it was
+    made of the same files.
+
+    Args:
+      files: of the splits train, vali, test; a split may be several files, but a query lies in one.
+      name: of the data set.
+      num_features: columns.
+      data_dir: where TFDS keeps its data; None: its default.
+      beam: see LetorConfig.
+      download_config: of TFDS, such as num_shards, beam_runner.
+      file_format: of TFDS, such as "array_record"; None: tfrecord.
+      **options: of read_letor.
+
+    Raises:
+      LetorError: what is wrong in a file.
+      ValueError: another data set of that name is there.
+    """
+    paths = {split: [str(path) for path in of_split] for split, of_split in files.items()}
+    config = LetorConfig(name=name, files=paths, num_features=num_features, options=options, beam=beam)
+    builder = Letor(config=config, data_dir=data_dir)
+    if builder.is_prepared():
+        there = tfds.builder(f"letor/{name}", data_dir=data_dir)
+        if there.info.metadata["files"] != _checksums(paths):
+            raise ValueError(
+                f"{builder.data_dir} was made of other files; mend: another name, or remove that folder"
+            )
+        return there
+    builder.download_and_prepare(download_config=download_config, file_format=file_format)
+    return builder

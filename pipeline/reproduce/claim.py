@@ -1,0 +1,215 @@
+"""A comparison as data (conf/reproduce/NAME.yaml): what to run, on which files, and what should come out."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.resources
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from pipeline.config import nearest
+
+_COMPRESSED = ("", ".gz", ".bz2", ".xz")
+
+
+class ClaimError(ValueError):
+    """What the user can mend: a name, a folder, an override."""
+
+
+@dataclasses.dataclass(frozen=True)
+class DataNeeds:
+    """The files that the user brings."""
+
+    name: str
+    get: str  # where they come from, on which terms
+    files: dict[
+        str, str
+    ]  # name -> path below --data, or that with .gz, .bz2, .xz; none where data.dir={data}
+    overrides: list[str]  # {data}, {fold} and the names of the files are filled in
+
+    @property
+    def how_to_get(self) -> str:
+        layout = "its archive, or what was unpacked from it"
+        if self.files:
+            layout = "(or these as .gz, .bz2 or .xz)\n" + "\n".join(
+                f"  DIR/{path}" for path in self.files.values()
+            )
+        return f"{self.name} comes from {self.get}\nMend: --data DIR, where DIR holds {layout}"
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """A row of the table: the test metric of one model of one run, or its difference to another's."""
+
+    run: str
+    model: str  # teacher, student, baseline
+    minus: str | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Figure:
+    """A number that the comparison should give, or that somebody published."""
+
+    row: str
+    metric: str  # such as ndcg@10
+    convention: (
+        str  # of a query without a relevant document: zero, skip, one; published ones also "not known"
+    )
+    value: float  # mean over the axis, in [0, 1]
+    source: str
+    tolerance: float | None = None  # OK up to it, CLOSE up to twice of it; null: shown beside
+    sd: float | None = None  # over the axis
+
+
+@dataclasses.dataclass(frozen=True)
+class Recorded:
+    """The full run that the expected values of this project come from."""
+
+    date: str
+    commit: str
+    hardware: str
+    seconds: float  # wall time, all jobs together
+
+
+@dataclasses.dataclass(frozen=True)
+class Claim:
+    name: str
+    title: str
+    paper: str
+    data: DataNeeds
+    axis: dict[str, list[int]]  # {fold: [1, ...]} or {seed: [0, ...]}: one job for each run and value
+    overrides: list[str]  # of every job
+    runs: dict[str, list[str]]  # name -> further overrides
+    rows: dict[str, Row]
+    metrics: list[str]  # shown for every row, with `convention`, whether expected or not
+    convention: str
+    tiny: list[str]  # overrides that make each job one of seconds
+    expected: list[Figure]
+    published: list[Figure]
+    recorded: Recorded | None  # null: not run
+
+    @property
+    def state(self) -> str:
+        if self.recorded is None:
+            return "not run"
+        return f"run {self.recorded.date}, {self.recorded.hardware}, {self.recorded.seconds / 60:.0f} minutes"
+
+    @property
+    def axis_name(self) -> str:
+        (name,) = self.axis
+        return name
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """One process `python -m pipeline`."""
+
+    run: str
+    axis: str  # such as fold-1
+    folder: Path
+    overrides: list[str]
+
+    @property
+    def log(self) -> Path:
+        return self.folder.with_name(self.folder.name + ".log")
+
+
+def names() -> list[str]:
+    """The comparisons that ship with the package."""
+    folder = importlib.resources.files("pipeline.conf") / "reproduce"
+    return sorted(path.name.removesuffix(".yaml") for path in folder.iterdir() if path.name.endswith(".yaml"))
+
+
+def load(name: str) -> Claim:
+    """The comparison `name`.
+
+    Raises:
+      ClaimError: there is no such file; names the nearest.
+    """
+    if name not in names():
+        raise ClaimError(f"{name} is no known comparison: {nearest(name, names())}")
+    path = importlib.resources.files("pipeline.conf") / "reproduce" / f"{name}.yaml"
+    return _claim(name, yaml.safe_load(path.read_text()))
+
+
+def _claim(name: str, values: dict[str, Any]) -> Claim:
+    recorded = values.pop("recorded")
+    return Claim(
+        name=name,
+        data=DataNeeds(**values.pop("data")),
+        rows={row: Row(**options) for row, options in values.pop("rows").items()},
+        expected=[Figure(**figure) for figure in values.pop("expected")],
+        published=[Figure(**figure) for figure in values.pop("published")],
+        recorded=Recorded(**recorded) if recorded else None,
+        **values,
+    )
+
+
+def _files(needs: DataNeeds, folder: Path, axis: Mapping[str, int]) -> dict[str, Path]:
+    found, missing = {}, []
+    for key, pattern in needs.files.items():
+        path = folder / _fill(pattern, axis)
+        there = [other for end in _COMPRESSED if (other := path.with_name(path.name + end)).is_file()]
+        if there:
+            found[key] = there[0]
+        else:
+            missing.append(str(path))
+    if missing:
+        others = f", nor are {len(missing) - 1} others" if missing[1:] else ""
+        raise ClaimError(f"{missing[0]} is not there{others}. {needs.how_to_get}")
+    return found
+
+
+def _fill(text: str, values: Mapping[str, object]) -> str:
+    for key, value in values.items():
+        text = text.replace("{" + key + "}", str(value))
+    return text
+
+
+def _quoted(key: str, value: object) -> str:
+    """An override whose value Hydra takes as it stands, whatever characters a path has."""
+    return f"{key}='{str(value).replace(chr(92), chr(92) * 2).replace(chr(39), chr(92) + chr(39))}'"
+
+
+def _overrides(templates: list[str], axis: Mapping[str, int], paths: Mapping[str, Path]) -> list[str]:
+    filled = []
+    for template in templates:
+        key, _, value = template.partition("=")
+        is_path = value.strip("{}") in paths
+        filled.append(_quoted(key, _fill(value, paths)) if is_path else _fill(template, axis))
+    return filled
+
+
+def make_jobs(claim: Claim, *, data: Path, out: Path, tiny: bool = False, further: list[str]) -> list[Job]:
+    """All jobs of a comparison, run after run.
+
+    Args:
+      claim: the comparison.
+      data: folder of the user's files.
+      out: jobs write to out/NAME/RUN/AXIS and share out/cache.
+      tiny: seconds instead of the real thing.
+      further: overrides of the user.
+
+    Raises:
+      ClaimError: a file is missing; says where the data comes from and how it should lie.
+    """
+    (values,) = claim.axis.values()
+    all_axes = [{claim.axis_name: value} for value in values]
+    found = [_files(claim.data, data, axis) for axis in all_axes]
+    jobs = []
+    for run, own in claim.runs.items():
+        for axis, files in zip(all_axes, found, strict=True):
+            label = f"{claim.axis_name}-{axis[claim.axis_name]}"
+            folder = out / claim.name / run / label
+            templates = [*claim.data.overrides, *claim.overrides, *own, *(claim.tiny if tiny else [])]
+            overrides = [
+                *_overrides(templates, axis, {"data": data, **files}),
+                *further,
+                _quoted("run_dir", folder),
+                _quoted("cache_dir", out / "cache"),
+            ]
+            jobs.append(Job(run=run, axis=label, folder=folder, overrides=overrides))
+    return jobs

@@ -1,0 +1,27 @@
+"""Benchmarks: `bench.py SUBCOMMAND [OPTIONS]`; `bench.py SUBCOMMAND --help` says what is measured."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from pathlib import Path
+
+# name -> (module beside this file with main(arguments), one line)
+SUBCOMMANDS = {
+    "loss": (
+        "bench_loss",
+        "the coupled RankDistil loss against tensorflow-ranking's: CPU time, memory, variance",
+    ),
+}
+
+
+def main(arguments: list[str]) -> None:
+    if not arguments or arguments[0] not in SUBCOMMANDS:
+        print(__doc__, *(f"  {name:8} {line}" for name, (_, line) in SUBCOMMANDS.items()), sep="\n")
+        sys.exit(0 if arguments in (["-h"], ["--help"]) else 2)
+    sys.path.insert(0, str(Path(__file__).resolve().parent))
+    importlib.import_module(SUBCOMMANDS[arguments[0]][0]).main(arguments[1:])
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,178 @@
+import dataclasses
+import io
+import json
+import re
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from pipeline.data import RankingData, read_letor
+from pipeline.data import check as check_module
+from pipeline.data.check import data_table, describe, summary
+from pipeline.run import Run
+from tests.conftest import tiny_config
+
+
+def lists(sizes, labels, *, first=0, features=None):
+    labels = np.array(labels, np.float32)
+    if features is None:
+        features = np.arange(3 * len(labels), dtype=np.float32).reshape(-1, 3)
+    offsets = np.cumsum([0, *sizes]).astype(np.int64)
+    ids = np.array([f"q{first + number}" for number in range(len(sizes))])
+    return RankingData(np.array(features, np.float32), labels, offsets, ids)
+
+
+@pytest.fixture
+def data():
+    return {
+        "train": lists([1, 2, 5], [1, 0, 0, 0, 1, 2, 2, 0]),
+        "vali": lists([2], [0, 4], first=10),
+        "test": lists([3], [1, 0, 0], first=20),
+    }
+
+
+def test_counts(data):
+    described = describe(data)
+    assert json.loads(json.dumps(described, allow_nan=False)) == described
+    assert described["num_features"] == 3
+    assert described["splits"]["train"] == {
+        "queries": 3,
+        "docs": 8,
+        "blank_queries": 1,
+        "one_doc_lists": 1,
+        "list_size": {"min": 1, "median": 2.0, "mean": 2.67, "max": 5},
+        "label_range": [0.0, 2.0],
+        "labels": {"0": 4, "1": 2, "2": 2},
+    }
+    assert described["splits"]["vali"]["labels"] == {"0": 1, "4": 1}
+    assert described["overlaps"] == described["warnings"] == []
+    assert all(kind["count"] == 0 for kind in described["features"].values())
+
+
+@pytest.mark.parametrize("rows", [1, 3, 100])
+def test_features_that_carry_nothing_in_train_and_those_that_are_huge_anywhere(data, rows, monkeypatch):
+    monkeypatch.setattr(check_module, "_ROWS", rows)
+    for part in data.values():
+        part.features[:, 0] = 0
+    data["train"].features[:, 1] = -2.5
+    data["test"].features[1, 2] = -np.finfo(np.float32).max
+    described = describe(data)
+    assert described["features"] == {
+        "constant": {"count": 1, "first": [2]},
+        "empty": {"count": 1, "first": [1]},
+        "huge": {"count": 1, "first": [3]},
+    }
+    assert re.search(
+        r"1 features reach beyond 1e\+30, such as 3.*data\.missing_value", described["warnings"][0]
+    )
+
+
+def test_many_features_are_counted_and_some_named():
+    wide = {
+        split: lists([2], [0, 1], first=first, features=np.zeros((2, 50)))
+        for split, first in (("train", 0), ("vali", 1), ("test", 2))
+    }
+    assert describe(wide)["features"]["empty"] == {"count": 50, "first": list(range(1, 21))}
+
+
+def test_query_ids_that_two_splits_share(data):
+    data["test"] = dataclasses.replace(data["test"], query_ids=np.array(["q1"]))
+    described = describe(data)
+    assert described["overlaps"] == [{"splits": ["train", "test"], "count": 1, "first": ["q1"]}]
+    assert "train and test share 1 query ids, such as q1" in described["warnings"][0]
+
+
+def test_labels_of_many_values_are_a_range(data):
+    data["train"] = lists([30], np.arange(30) / 4)
+    described = describe(data)
+    assert described["splits"]["train"]["labels"] is None
+    assert described["splits"]["train"]["label_range"] == [0, 7.25]
+    assert shown(described)["labels"] == ["0 to 7.25", "0 to 4", "0 to 1"]
+    data["vali"].labels[1] = 100
+    assert "vali has labels up to 100" in describe(data)["warnings"][0]
+
+
+@pytest.mark.parametrize(
+    ("split", "change", "message"),
+    [
+        ("train", {"labels": np.full(8, 2, np.float32)}, "every training label is 2"),
+        ("vali", {"labels": np.zeros(2, np.float32)}, "vali has no document with a label > 0"),
+        ("test", {"labels": np.array([2, -1, 0], np.float32)}, "test has the label -1"),
+        ("test", {"features": np.ones((3, 4), np.float32)}, "test has 4 features, train has 3"),
+        (
+            "vali",
+            {"features": np.array([[1, 2, 3], [1, np.nan, 3]], np.float32)},
+            "feature 2 of vali .* not finite",
+        ),
+        (
+            "vali",
+            {"features": np.array([[1, 2, np.inf], [1, 2, 3]], np.float32)},
+            "feature 3 of vali .* not finite",
+        ),
+    ],
+)
+def test_what_cannot_be_meant(data, split, change, message):
+    data[split] = dataclasses.replace(data[split], **change)
+    with pytest.raises(ValueError, match=rf"{message}.*mend: "):
+        describe(data)
+
+
+def shown(described):
+    """{first cell: other cells} of the table as the terminal shows it."""
+    console = Console(file=io.StringIO(), width=200)
+    console.print(data_table(described))
+    rows = [re.split(r"\s*│\s*", line.strip("│ \n")) for line in console.file.getvalue().splitlines()]
+    return {row[0]: row[1:] for row in rows if len(row) == 4}
+
+
+def test_the_table_and_the_lines(data):
+    described = describe(data)
+    table = shown(described)
+    assert table["documents"] == ["8", "2", "3"]
+    assert table["queries without a relevant document"] == ["1", "0", "0"]
+    assert table["list size, max"] == ["5", "2", "3"]
+    assert table["documents of label 4"] == ["0", "1", "0"]
+    assert summary(described)[0] == (
+        "train: 3 queries, 8 documents, lists of 1 to 5 (mean 2.67), 1 queries without a relevant document"
+    )
+    data["test"] = dataclasses.replace(data["test"], query_ids=np.array(["q1"]))
+    console = Console(file=io.StringIO(), width=300)
+    console.print(data_table(describe(data)))
+    assert "warning: train and test share 1 query ids" in console.file.getvalue()
+
+
+def test_the_data_stage_keeps_the_report_and_says_it_again(tmp_path, caplog):
+    caplog.set_level("INFO")
+    for run in "ab":
+        caplog.clear()
+        data = Run(tiny_config(tmp_path, "stage=data", run=run))
+        data()
+        assert json.loads((data.data_folder / "data.json").read_text()) == describe(data.data)
+        assert "train: 24 queries" in caplog.text
+
+
+def test_the_run_warns_and_stops(tmp_path, caplog):
+    good, bad = tmp_path / "good.txt", tmp_path / "bad.txt"
+    good.write_text("0 qid:1 1:1\n1 qid:1 1:2\n")
+    bad.write_text("0 qid:2 1:1\n0 qid:2 1:2\n")
+    files = [f"data.{split}={good}" for split in ("train", "vali", "test")]
+    Run(tiny_config(tmp_path, "data=letor", *files, "stage=data"))()
+    assert "train and vali share 1 query ids, such as 1" in caplog.text
+    with pytest.raises(ValueError, match="train has no document with a label > 0"):
+        Run(tiny_config(tmp_path, "data=letor", f"data.train={bad}", *files[1:], "stage=data", run="b"))()
+
+
+def test_the_real_sample(real_data):
+    folder = real_data / "mq2008" / "Fold1"
+    data = {split: read_letor(folder / f"{split}.txt.xz") for split in ("train", "vali", "test")}
+    described = describe(data)
+    assert [part["queries"] for part in described["splits"].values()] == [471, 157, 156]
+    assert sum(part["docs"] for part in described["splits"].values()) == 15_211
+    assert sum(part["blank_queries"] for part in described["splits"].values()) == 220
+    assert [sum(p["labels"][grade] for p in described["splits"].values()) for grade in "012"] == [
+        12_279,
+        2_001,
+        931,
+    ]
+    assert described["warnings"] == []

@@ -1,0 +1,435 @@
+"""The comparisons of conf/reproduce: each composes and runs tiny; the command skips, goes on, judges."""
+
+import dataclasses
+import itertools
+import json
+import re
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import yaml
+
+from pipeline.artifacts import write_json
+from pipeline.data.sources import PUBLISHED
+from pipeline.reproduce import claim as claims
+from pipeline.reproduce import command, main
+from pipeline.reproduce.claim import Claim, ClaimError, Figure, Row, load, make_jobs, names
+from pipeline.reproduce.table import make_lines, measured, result_page, verdict
+from pipeline.run import Run
+from tests.conftest import ROOT
+
+MSLR = {"num_features": 136, "max_label": 4, "sizes": (5, 120, 1251), "scale": 1000.0}
+ISTELLA = {
+    "num_features": 220,
+    "max_label": 4,
+    "sizes": (8, 100, 320),
+    "scale": 10.0,
+    "missing": sys.float_info.max,
+}
+# What the true files look like.
+SHAPES = {
+    "mq2008": {"num_features": 46, "max_label": 2, "sizes": (8, 20, 31), "scale": 1.0},
+    "web10k": MSLR,
+    "web30k": MSLR,
+    "istella": ISTELLA,
+    "istella_s": ISTELLA,
+    "yahoo": {"num_features": 700, "max_label": 4, "sizes": (1, 23, 139), "scale": 1.0, "share_set": 0.3},
+}
+
+
+def write_letor(
+    path, *, num_features, max_label, sizes, scale, seed, missing=None, share_set=1.0, num_queries=6
+):
+    """Lists with a signal in the first feature; every fifth query is blank, as in the true files."""
+    rng = np.random.default_rng(seed)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w") as file:
+        for query in range(num_queries):
+            for _ in range(sizes[query % len(sizes)]):
+                features = rng.random(num_features)
+                label = 0 if query % 5 == 4 else int(features[0] * (max_label + 0.99))
+                written = [f"{value * scale:.6f}" for value in features]
+                if missing is not None:
+                    written[-2] = repr(missing)
+                kept = rng.random(num_features) < share_set
+                kept[[0, -1]] = True
+                values = " ".join(f"{i + 1}:{written[i]}" for i in np.flatnonzero(kept))
+                file.write(f"{label} qid:{1000 * seed - 995 + query} {values}\n")
+
+
+def write_data(folder, claim):
+    """The files that the comparison needs, as their publisher lays them out."""
+    (axis_values,) = claim.axis.values()
+    files = list(claim.data.files.values()) or list(
+        PUBLISHED[
+            {"web10k": "mslr_web10k", "web30k": "mslr_web30k", "yahoo": "yahoo/set1"}.get(
+                claim.name, claim.name
+            )
+        ].files.values()
+    )
+    folds = axis_values if claim.axis_name == "fold" else [1]
+    for seed, (fold, pattern) in enumerate(itertools.product(folds, files), 1):
+        path = folder / pattern.format(fold=fold, set=1)
+        if fold == folds[0]:
+            write_letor(path, seed=seed, **SHAPES[claim.name])
+        else:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.touch()  # the test runs the first fold
+    return folder
+
+
+def real_run(job):
+    """A job in this process: its own would take seconds to import TensorFlow."""
+    config = command._compose(job)
+    config.run_dir.mkdir(parents=True)
+    (config.run_dir / "config.yaml").write_text(yaml.safe_dump(config.plain()))
+    Run(config)()
+    return 0
+
+
+@pytest.fixture
+def ran(monkeypatch):
+    """The jobs that ran, without running them: a result is made up from the run's name and the seed."""
+    jobs = []
+
+    def made_up_run(job):
+        jobs.append(f"{job.run} {job.axis}")
+        config = command._compose(job)
+        value = len(job.run) / 10 + config.seed / 100
+        models = {
+            model: {"metrics": {"test": {"ndcg@10": {"zero": value * share}}}}
+            for model, share in (("teacher", 1.0), ("student", 0.5), ("baseline", 0.25))
+        }
+        run = {"seconds": {"data": 1.5}, "commit": "abc", "device": "none", "started": "now", "versions": {}}
+        job.folder.mkdir(parents=True)
+        write_json(job.folder / "result.json", {"config": config.plain(), "models": models, "run": run})
+        return 0
+
+    monkeypatch.setattr(command, "_run", made_up_run)
+    return jobs
+
+
+def run_main(*arguments):
+    with pytest.raises(SystemExit) as stopped:
+        main([str(argument) for argument in arguments])
+    return stopped.value.code
+
+
+# ---------------------------------------------------------------------------------- what is in conf/reproduce
+
+
+@pytest.mark.parametrize("name", names())
+def test_each_comparison_is_consistent(name):
+    claim = load(name)
+    assert claim.axis_name in ("fold", "seed")
+    assert {row.run for row in claim.rows.values()} == set(claim.runs)
+    for row in claim.rows.values():
+        assert {row.model, row.minus} <= {"teacher", "baseline", "student", None}
+    keys = [(figure.row, figure.metric, figure.convention) for figure in claim.expected]
+    assert len(keys) == len(set(keys))
+    for figure in [*claim.expected, *claim.published]:
+        assert figure.row in claim.rows
+        assert figure.source
+        assert -1 <= figure.value <= 1
+    for figure in claim.expected:
+        assert figure.tolerance > 0
+        assert figure.convention in ("zero", "skip", "one")
+
+
+@pytest.mark.parametrize("name", names())
+def test_the_head_of_each_file_says_what_the_data_below_it_says(name):
+    text = (ROOT / "conf" / "reproduce" / f"{name}.yaml").read_text()
+    head = "".join(line for line in text.splitlines(keepends=True) if line.startswith("#"))
+    stated = dict(re.findall(r"^#   (\w+) +(.+)$", head, flags=re.MULTILINE))
+    assert set(stated) == {"paper", "command", "cost", "hardware", "result", "date"}
+    recorded = load(name).recorded
+    assert stated["command"].startswith(f"scripts/reproduce.sh {name} --data DIR")
+    assert stated["date"] == ("not run" if recorded is None else recorded.date)
+    assert stated["hardware"] == ("not run" if recorded is None else recorded.hardware)
+    assert (stated["result"] == "not run") == (recorded is None)
+
+
+@pytest.mark.parametrize("name", names())
+def test_each_comparison_runs_tiny_on_data_of_its_shape(name, tmp_path, monkeypatch, capsys):
+    claim = load(name)
+    data = write_data(tmp_path / "data", claim)
+    (values,) = claim.axis.values()
+    assert len(make_jobs(claim, data=data, out=tmp_path, further=[])) == len(claim.runs) * len(values)
+    for job in make_jobs(claim, data=data, out=tmp_path, further=[]):
+        command._compose(job)  # at full size too
+    first = dataclasses.replace(claim, axis={claim.axis_name: values[:1]})
+    monkeypatch.setattr(command, "load", lambda name: first)
+    monkeypatch.setattr(command, "_run", real_run)
+    assert run_main(name, "--data", data, "--out", tmp_path / "out", "--tiny") == 0
+    written = json.loads((tmp_path / "out" / name / "reproduction.json").read_text())
+    assert {line["row"] for line in written["lines"]} == set(claim.rows)
+    assert all(line["mean"] is not None for line in written["lines"])
+    printed = capsys.readouterr().out
+    assert all(row in printed for row in claim.rows)
+
+
+def test_results_md_is_up_to_date(capsys):
+    assert run_main("--results") == 0
+    assert (ROOT / "RESULTS.md").read_text() == capsys.readouterr().out, (
+        "mend: rankdistil-reproduce --results > RESULTS.md"
+    )
+
+
+def test_list_names_every_comparison_with_its_state(capsys):
+    assert run_main("--list") == 0
+    lines = capsys.readouterr().out.splitlines()[1:]
+    assert [line.split()[0] for line in lines] == names()
+    states = ["not run" if load(name).recorded is None else "run" for name in names()]
+    assert all(state in line for state, line in zip(states, lines, strict=True))
+
+
+# ------------------------------------------------------------------------------------------------ the command
+
+SMALL = claims._claim(
+    "small",
+    {
+        "title": "Two seeds | a test",
+        "paper": "none",
+        "data": {
+            "name": "A test",
+            "get": "this file",
+            "files": {"train": "train.txt", "vali": "vali.txt", "test": "test.txt"},
+            "overrides": ["data=letor", "data.train={train}", "data.vali={vali}", "data.test={test}"],
+        },
+        "axis": {"seed": [0, 1]},
+        "overrides": ["seed={seed}", "stage=evaluate", "student=linear", "teacher.min_docs_in_leaf=1"],
+        "runs": {"ours": ["train.epochs=2"], "other": ["train.epochs=1"]},
+        "rows": {
+            "teacher": {"run": "ours", "model": "teacher"},
+            "ours": {"run": "ours", "model": "student"},
+            "ours - other": {"run": "other", "model": "student", "minus": "baseline"},
+        },
+        "metrics": ["ndcg@10"],
+        "convention": "zero",
+        "tiny": ["teacher.num_trees=2"],
+        "expected": [],
+        "published": [],
+        "recorded": None,
+    },
+)
+
+
+@pytest.fixture
+def small(tmp_path, monkeypatch):
+    """A comparison of 2 x 2 jobs, in a folder whose name needs quoting."""
+    data = tmp_path / "it's, a = {folder}"
+    for seed, split in enumerate(("train", "vali", "test")):
+        path = data / f"{split}.txt"
+        write_letor(path, num_features=4, max_label=4, sizes=(5, 9), scale=1.0, seed=seed + 1)
+    monkeypatch.setattr(command, "load", lambda name: SMALL)
+    return ["small", "--data", data, "--out", tmp_path / "my out", "--tiny"]
+
+
+def test_jobs_run_in_processes_of_their_own_and_a_failed_one_does_not_stop_the_others(
+    small, tmp_path, monkeypatch, capsys
+):
+    out = tmp_path / "my out" / "small"
+    only = {"seed": [0]}
+    broken = dataclasses.replace(
+        SMALL, axis=only, runs={"ours": ["loss.topk=-1"], "other": ["train.epochs=1"]}
+    )
+    monkeypatch.setattr(command, "load", lambda name: broken)
+    assert run_main(*small) == 1
+    log = out / "ours" / "seed-0.log"
+    assert "topk" in log.read_text()
+    captured = capsys.readouterr()
+    assert f"failed: ours seed-0, see {log}" in captured.err
+    assert "INCOMPLETE 0/1" in captured.out
+    written = json.loads((out / "reproduction.json").read_text())
+    assert written["failed"] == [str(log)]
+    ours, other = written["lines"][1:]
+    assert (ours["mean"], ours["verdict"]) == (None, "INCOMPLETE")
+    result = json.loads((out / "other" / "seed-0" / "result.json").read_text())
+    test = {
+        model: result["models"][model]["metrics"]["test"]["ndcg@10"]["zero"] for model in result["models"]
+    }
+    assert other["values"] == [test["student"] - test["baseline"]]
+
+
+def test_the_same_command_runs_only_what_is_missing(small, tmp_path, ran, capsys):
+    out = tmp_path / "my out" / "small"
+    assert run_main(*small) == 0
+    assert ran == ["ours seed-0", "ours seed-1", "other seed-0", "other seed-1"]
+    first = json.loads((out / "reproduction.json").read_text())
+    teacher, ours, difference = first["lines"]
+    assert teacher["values"] == pytest.approx([0.4, 0.41])
+    assert ours["values"] == pytest.approx([0.2, 0.205])
+    assert difference["values"] == pytest.approx([0.125, 0.1275])
+    assert first["seconds"] == 6.0  # of four jobs
+    (out / "ours" / "seed-1").rename(out / "moved")
+    ran.clear()
+    assert run_main(*small) == 0
+    assert ran == ["ours seed-1"]
+    assert "[1/4] ours seed-0 was done before" in capsys.readouterr().err
+    assert json.loads((out / "reproduction.json").read_text()) == first
+
+
+def test_a_result_that_is_not_whole_counts_as_missing(small, tmp_path):
+    jobs = make_jobs(SMALL, data=small[2], out=tmp_path / "my out", further=[])
+    jobs[0].folder.mkdir(parents=True)
+    (jobs[0].folder / "result.json").write_text('{"half')
+    assert command._finished(jobs[0]) is None
+
+
+def test_a_folder_of_other_options_is_refused_before_anything_runs(small, ran, capsys):
+    assert run_main(*small) == 0
+    ran.clear()
+    assert run_main(*small, "--", "loss.topk=3") == 2
+    assert ran == []
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert "holds a run with other options (loss); mend: another --out" in error
+
+
+def test_a_wrong_override_is_refused_before_anything_runs(small, ran, capsys):
+    assert run_main(*small, "--", "train.epoch=3") == 2
+    assert "train.epoch" in capsys.readouterr().err
+    assert run_main(*small, "--", "train.epochs=0") == 2
+    assert "train.epochs=0 is not possible" in capsys.readouterr().err
+    assert ran == []
+
+
+def test_files_may_be_compressed_and_a_missing_one_is_named_with_its_source(tmp_path, monkeypatch, capsys):
+    claim = load("mq2008")
+    for fold in range(1, 6):
+        for split, end in (("train", ".txt"), ("vali", ".txt.xz"), ("test", ".txt.gz")):
+            path = tmp_path / f"Fold{fold}" / f"{split}{end}"
+            path.parent.mkdir(exist_ok=True)
+            path.touch()
+    overrides = make_jobs(claim, data=tmp_path, out=tmp_path, further=["a=b"])[2].overrides
+    for name, end in (("train", ".txt"), ("vali", ".txt.xz"), ("test", ".txt.gz")):
+        assert f"data.{name}='{tmp_path}/Fold3/{name}{end}'" in overrides
+    assert overrides[-3:] == [
+        "a=b", f"run_dir='{tmp_path}/mq2008/coupled/fold-3'", f"cache_dir='{tmp_path}/cache'"
+    ]  # fmt: skip
+    (tmp_path / "Fold4" / "vali.txt.xz").unlink()
+    assert run_main("mq2008", "--data", tmp_path) == 2
+    error = capsys.readouterr().err
+    assert f"{tmp_path}/Fold4/vali.txt is not there" in error
+    assert "https://" in error
+    assert "DIR/Fold{fold}/train.txt" in error
+    assert run_main("mq2008") == 2
+    assert "--data DIR is missing" in capsys.readouterr().err
+
+
+def test_an_unknown_name_gets_the_nearest():
+    with pytest.raises(ClaimError, match=r"did you mean mq2008"):
+        load("mq208")
+
+
+def test_sigterm_ends_the_job_with_it_and_the_exit_code_says_go_on(tmp_path):
+    script = f"""
+import subprocess, sys
+from pathlib import Path
+from pipeline.reproduce import claim, command
+command.make_jobs = lambda *_, **__: [claim.Job("coupled", "fold-1", Path({str(tmp_path)!r}) / "a", [])]
+command._finished = lambda job: None
+job = '''
+import signal, sys, time
+signal.signal(signal.SIGTERM, lambda *_: (print("saved"), sys.exit(75)))
+print("up", flush=True)
+time.sleep(60)
+'''
+popen = subprocess.Popen
+subprocess.Popen = lambda words, **options: popen([sys.executable, "-c", job], **options)
+command.main(["mq2008", "--data", "."])
+"""
+    process = subprocess.Popen([sys.executable, "-c", script], cwd=ROOT, stderr=subprocess.PIPE, text=True)
+    log = tmp_path / "a.log"
+    while not (log.exists() and "up" in log.read_text()):
+        assert process.poll() is None, process.stderr.read()
+        time.sleep(0.05)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(timeout=30) == 75
+    assert log.read_text().endswith("saved\n")
+    assert "the same command goes on" in process.stderr.read()
+
+
+# ------------------------------------------------------------------------------------------------- the verdict
+
+
+def result(**ndcg):
+    return {
+        "models": {
+            "student": {"metrics": {"test": {"ndcg@10": ndcg, "map": 0.4}}},
+            "teacher": {"metrics": {"test": {"ndcg@10": {"zero": 0.5, "skip": None}, "map": 0.25}}},
+        }
+    }
+
+
+def test_measured_takes_the_convention_where_the_metric_has_one():
+    row = Row(run="r", model="student")
+    assert measured(result(zero=0.25, one=0.75), row, "ndcg@10", "one") == 0.75
+    assert measured(result(zero=0.25), row, "map", "one") == 0.4
+    difference = dataclasses.replace(row, minus="teacher")
+    assert measured(result(zero=0.25), difference, "ndcg@10", "zero") == -0.25
+    assert measured(result(skip=0.25), difference, "ndcg@10", "skip") is None
+    assert measured(result(zero=0.25), Row(run="r", model="baseline"), "map", "zero") is None
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"), [(0.51, "OK"), (0.49, "OK"), (0.515, "CLOSE"), (0.48, "CLOSE"), (0.521, "FAIL")]
+)
+def test_verdict_at_the_borders(value, expected):
+    assert verdict(value - 0.5, 0.01) == expected
+
+
+def lines_of(values, **options):
+    figure = Figure(row="s", metric="ndcg@10", convention="one", value=0.5, tolerance=0.01, source="a book")
+    claim = Claim(
+        **{field.name: getattr(SMALL, field.name) for field in dataclasses.fields(Claim)}
+        | {"rows": {"s": Row(run="ours", model="student")}, "convention": "one", "expected": [figure]}
+        | options
+    )
+    return claim, make_lines(claim, {"ours": [None if v is None else result(one=v) for v in values]})
+
+
+def test_a_line_has_mean_sd_and_difference():
+    _, (line,) = lines_of([0.5, 0.54, 0.508])
+    assert line.mean == pytest.approx(0.516)
+    assert line.sd == pytest.approx(np.std([0.5, 0.54, 0.508], ddof=1))
+    assert line.difference == pytest.approx(0.016)
+    assert line.verdict == "CLOSE"
+    _, (line,) = lines_of([0.5])
+    assert (line.sd, line.verdict) == (None, "OK")
+
+
+def test_a_line_without_all_its_jobs_gets_no_verdict():
+    _, (line,) = lines_of([0.5, None])
+    assert (line.mean, line.verdict) == (0.5, "INCOMPLETE")
+
+
+def test_what_is_expected_in_another_convention_gets_a_line_of_its_own():
+    _, lines = lines_of([0.5], convention="zero", metrics=["map"])
+    assert [(line.metric, line.convention, line.verdict) for line in lines] == [
+        ("map", "zero", None), ("ndcg@10", "one", "OK")
+    ]  # fmt: skip
+
+
+def test_the_page_shows_the_published_value_beside_whatever_its_convention():
+    published = Figure(row="s", metric="ndcg@10", convention="not known", value=0.4792, source="a | b 2021")
+    claim, lines = lines_of([0.53], published=[published])
+    page = result_page(claim, lines, heading="here")
+    assert (
+        "| s | NDCG@10 (one) | 0.5300 | - | 0.5000 ± 0.0100 | +0.0300 | FAIL "
+        r"| 0.4792 (not known; a \| b 2021) |"
+    ) in page
+
+
+def test_a_value_that_fails_ends_with_code_1(small, monkeypatch, ran):
+    impossible = [
+        Figure(row="ours", metric="ndcg@10", convention="zero", value=-1, tolerance=0.1, source="-")
+    ]
+    claim = dataclasses.replace(SMALL, axis={"seed": [0]}, expected=impossible)
+    monkeypatch.setattr(command, "load", lambda name: claim)
+    arguments = [argument for argument in small if argument != "--tiny"]
+    assert run_main(*arguments, "--", "teacher.num_trees=2") == 1
+    assert run_main(*small) == 0  # tiny proves nothing, so nothing is held against it
