@@ -84,7 +84,7 @@ def write_data(folder, claim):
 
 def real_run(job):
     """A job in this process: its own would take seconds to import TensorFlow."""
-    config = command._compose(job)
+    config = command.compose(job.overrides)
     config.run_dir.mkdir(parents=True)
     (config.run_dir / "config.yaml").write_text(yaml.safe_dump(config.plain()))
     Run(config)()
@@ -98,7 +98,7 @@ def ran(monkeypatch):
 
     def made_up_run(job):
         jobs.append(f"{job.run} {job.axis}")
-        config = command._compose(job)
+        config = command.compose(job.overrides)
         value = len(job.run) / 10 + config.seed / 100
         models = {
             model: {"metrics": {"test": {"ndcg@10": {"zero": value * share}}}}
@@ -160,7 +160,7 @@ def test_each_comparison_runs_tiny_on_data_of_its_shape(name, tmp_path, monkeypa
     (values,) = claim.axis.values()
     assert len(make_jobs(claim, data=data, out=tmp_path, further=[])) == len(claim.runs) * len(values)
     for job in make_jobs(claim, data=data, out=tmp_path, further=[]):
-        command._compose(job)  # at full size too
+        command.compose(job.overrides)  # at full size too
     first = dataclasses.replace(claim, axis={claim.axis_name: values[:1]})
     monkeypatch.setattr(command, "load", lambda name: first)
     monkeypatch.setattr(command, "_run", real_run)
