@@ -40,7 +40,7 @@ def coupled_rankdistil(
     Estimators:
       exact: the closed form, k = 1 and k = 2 only.
       rao_blackwell: over `sample_size` draws, with s_{pi_i} replaced by its expectation given the picks before i: the
-        same expected value, a much smaller variance; exact for k = 1. The default.
+        same expected value, usually a smaller variance, far smaller near the teacher; exact for k = 1. The default.
       plackett: over `sample_size` draws, the bracket as it stands.
       tfr: `tfr.keras.losses.CoupledRankDistilLoss`, with the teacher shifted to a minimum of 0. Its noise comes from
         TensorFlow's global seed, not from `seed`; float32 only, no ragged lists inside.
