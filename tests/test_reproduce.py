@@ -22,7 +22,7 @@ from pipeline.reproduce.table import make_lines, measured, result_page, verdict
 from pipeline.run import Run
 from tests.conftest import ROOT
 
-MSLR = {"num_features": 136, "max_label": 4, "sizes": (5, 120, 1251), "scale": 1000.0}
+MSLR = {"num_features": 136, "max_label": 4, "sizes": (5, 30, 1251), "scale": 1000.0}
 ISTELLA = {
     "num_features": 220,
     "max_label": 4,
@@ -161,15 +161,23 @@ def test_each_comparison_runs_tiny_on_data_of_its_shape(name, tmp_path, monkeypa
     assert len(make_jobs(claim, data=data, out=tmp_path, further=[])) == len(claim.runs) * len(values)
     for job in make_jobs(claim, data=data, out=tmp_path, further=[]):
         command.compose(job.overrides)  # at full size too
-    first = dataclasses.replace(claim, axis={claim.axis_name: values[:1]})
-    monkeypatch.setattr(command, "load", lambda name: first)
+    # The web sets share their runs: all of them on one set, the first one on the others.
+    runs = claim.runs if name == "yahoo" else dict(itertools.islice(claim.runs.items(), 1))
+    rows = {row: options for row, options in claim.rows.items() if options.run in runs}
+    part = dataclasses.replace(claim, axis={claim.axis_name: values[:1]}, runs=runs, rows=rows)
+    monkeypatch.setattr(command, "load", lambda name: part)
     monkeypatch.setattr(command, "_run", real_run)
     assert run_main(name, "--data", data, "--out", tmp_path / "out", "--tiny") == 0
     written = json.loads((tmp_path / "out" / name / "reproduction.json").read_text())
-    assert {line["row"] for line in written["lines"]} == set(claim.rows)
+    assert {line["row"] for line in written["lines"]} == set(rows)
     assert all(line["mean"] is not None for line in written["lines"])
     printed = capsys.readouterr().out
-    assert all(row in printed for row in claim.rows)
+    assert all(row in printed for row in rows)
+
+
+def test_the_web_sets_share_their_runs():
+    shared = load("yahoo").runs
+    assert [load(name).runs for name in names() if name != "mq2008"] == [shared] * 5
 
 
 def test_results_md_is_up_to_date(capsys):
@@ -323,6 +331,12 @@ def test_files_may_be_compressed_and_a_missing_one_is_named_with_its_source(tmp_
 def test_an_unknown_name_gets_the_nearest():
     with pytest.raises(ClaimError, match=r"did you mean mq2008"):
         load("mq208")
+
+
+def test_an_interrupted_job_ends_the_command_with_its_exit_code(small, monkeypatch, capsys):
+    monkeypatch.setattr(command, "_run", lambda job: 75)
+    assert run_main(*small) == 75
+    assert "[2/4]" not in capsys.readouterr().err
 
 
 def test_sigterm_ends_the_job_with_it_and_the_exit_code_says_go_on(tmp_path):
