@@ -6,13 +6,10 @@ import contextlib
 import dataclasses
 import datetime
 import functools
-import importlib.metadata
 import json
 import logging
 import os
-import platform
 import shutil
-import subprocess
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -24,16 +21,16 @@ import tf_keras as keras
 
 from pipeline import student as student_losses
 from pipeline.artifacts import Store, atomic, file_digest, fingerprint, write_json
-from pipeline.config import Config, LambdaMARTTeacher, LetorData, PublishedData, SyntheticData, TFDSData
-from pipeline.data import RankingData, read_letor
+from pipeline.config import Config, LambdaMARTTeacher
+from pipeline.data import RankingData
 from pipeline.data.check import describe, summary
 from pipeline.data.packing import PackedBatches
-from pipeline.data.sources import locate, read_published
-from pipeline.data.synthetic import make_synthetic
+from pipeline.data.splits import SPLITS, input_files, read_splits
 from pipeline.data.transform import Transform, fit_transform
 from pipeline.evaluation import agreement, compare, latency, write_per_query
+from pipeline.evaluation.result import metrics_of_splits, provenance, size_facts
 from pipeline.export import RawScorer
-from pipeline.metrics import Ties, ranking_metrics, summarise
+from pipeline.metrics import Ties, summarise
 from pipeline.models.scorer import build_scorer, num_parameters
 from pipeline.teacher.lambdamart import LambdaMART, fit_lambdamart
 from pipeline.teacher.run_file import read_scores
@@ -45,9 +42,6 @@ from pipeline.training.tensorboard import EventWriter
 __all__ = ["Interrupted", "Run"]
 
 log = logging.getLogger(__name__)
-
-SPLITS = ("train", "vali", "test")
-_PACKAGES = ("tensorflow", "tf-keras", "tensorflow-ranking", "lightgbm", "numpy", "hydra-core")
 
 
 class Run:
@@ -82,10 +76,10 @@ class Run:
     @functools.cached_property
     def data_folder(self) -> Path:
         key = _without(self.config.data, "transform", "dir", "data_dir")
-        key |= {name: file_digest(path) for name, path in self._input_files().items()}
+        key |= {name: file_digest(path) for name, path in input_files(self.config.data).items()}
 
         def make(folder: Path) -> None:
-            write_json(folder / "data.json", describe(self._read_data(folder)))
+            write_json(folder / "data.json", describe(read_splits(self.config.data, folder)))
 
         folder = self.store.get("data", key, make)
         described = json.loads((folder / "data.json").read_text())
@@ -94,55 +88,6 @@ class Run:
         for warning in described["warnings"]:
             log.warning("%s", warning)
         return folder
-
-    def _input_files(self) -> dict[str, Path]:
-        """The files that the data are made of, by a name that does not depend on where they lie."""
-        config = self.config.data
-        if isinstance(config, PublishedData):
-            return locate(config).inputs
-        if isinstance(config, TFDSData):
-            from pipeline.data import tfds  # takes seconds to import
-
-            return tfds.record_files(tfds.prepare(config))
-        if isinstance(config, LetorData):
-            return {split: Path(getattr(config, split)) for split in SPLITS}
-        return {}
-
-    def _read_data(self, folder: Path) -> dict[str, RankingData]:
-        """Writes the splits below `folder`; everything but the embedded data in bounded memory."""
-        config = self.config.data
-        if isinstance(config, PublishedData):
-            return read_published(config, locate(config), folder)
-        if isinstance(config, TFDSData):
-            from pipeline.data import tfds
-
-            return tfds.read_tfds(config, folder)
-        for split in SPLITS:
-            (folder / split).mkdir(exist_ok=True)
-        if isinstance(config, SyntheticData):
-            data = make_synthetic(
-                seed=config.seed,
-                train_queries=config.train_queries,
-                vali_queries=config.vali_queries,
-                test_queries=config.test_queries,
-                label_noise=config.label_noise,
-            )
-            for split, lists in data.items():
-                lists.save(folder / split)
-            return data
-        data, num_features = {}, config.num_features
-        for split in SPLITS:
-            data[split] = read_letor(
-                getattr(config, split),
-                num_features=num_features,
-                duplicates=config.duplicates,
-                unsorted=config.unsorted,
-                regroup=config.regroup,
-                missing_value=config.missing_value,
-                out_dir=folder / split,
-            )
-            num_features = data["train"].num_features
-        return data
 
     @functools.cached_property
     def data(self) -> dict[str, RankingData]:
@@ -303,22 +248,11 @@ class Run:
                 "best_epoch": load_history(self.trained(model))["best_epoch"],
                 **_latency(score, self.data["test"].features),
             }
-        max_grade = max(4.0, *(float(data.labels.max()) for data in self.data.values()))
         per_query: dict[str, dict[str, np.ndarray]] = {}
         for model, of_split in scores.items():
-            models[model]["metrics"] = {}
-            for split, values in of_split.items():
-                data = self.data[split]
-                metrics = ranking_metrics(
-                    values,
-                    data.labels,
-                    data.offsets,
-                    max_grade=max_grade,
-                    ties=cast(Ties, self.config.evaluate.ties),
-                )
-                models[model]["metrics"][split] = summarise(metrics)
-                if split == "test":
-                    per_query[model] = metrics
+            metrics = metrics_of_splits(of_split, self.data, ties=cast(Ties, self.config.evaluate.ties))
+            models[model]["metrics"] = {split: summarise(values) for split, values in metrics.items()}
+            per_query[model] = metrics["test"]
         pairs = [("student", "baseline"), ("student", "teacher"), ("baseline", "teacher")]
         comparisons = [
             compare(per_query[a][MONITOR], per_query[b][MONITOR], a=a, b=b, metric=MONITOR)
@@ -332,10 +266,7 @@ class Run:
             "run": {
                 "seed": self.config.seed,
                 "command": self.command,
-                "commit": _commit(),
-                "versions": {"python": platform.python_version()}
-                | {name: importlib.metadata.version(name) for name in _PACKAGES},
-                "device": _device(),
+                **provenance(),
                 "started": self.started,
                 "seconds": self.seconds,
             },
@@ -345,14 +276,7 @@ class Run:
                 "fingerprint": fingerprint(
                     json.loads((self.data_folder / "manifest.json").read_text())["files"]
                 ),
-                "splits": {
-                    split: {
-                        "queries": data.num_queries,
-                        "docs": data.num_docs,
-                        "blank_queries": data.num_blank_queries,
-                    }
-                    for split, data in self.data.items()
-                },
+                "splits": {split: size_facts(data) for split, data in self.data.items()},
             },
             "models": models,
             "agreement": {
@@ -441,22 +365,3 @@ def _latency(
     score: Callable[[np.ndarray], np.ndarray] | None, features: np.ndarray
 ) -> dict[str, float | None]:
     return {"us_per_doc": None, "us_per_doc_list120": None} if score is None else {**latency(score, features)}
-
-
-def _device() -> str:
-    gpus = tf.config.list_physical_devices("GPU")
-    if gpus:
-        return ", ".join(
-            tf.config.experimental.get_device_details(gpu).get("device_name", "GPU") for gpu in gpus
-        )
-    return f"CPU {platform.machine()}, {os.cpu_count()} cores"
-
-
-def _commit() -> str | None:
-    """The commit of the checkout that this package runs from; None for an installed one."""
-    root = Path(__file__).resolve().parent.parent
-    if not (root / ".git").exists():
-        return None
-    command = ["git", "-C", str(root), "describe", "--always", "--abbrev=40", "--dirty", "--exclude=*"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    return done.stdout.strip() or None

@@ -1,0 +1,59 @@
+"""Every option of the pipeline: frozen dataclasses, with units and checks."""
+
+from pipeline.config.checks import ConfigError, nearest
+from pipeline.config.composed import (
+    CHOICES,
+    STAGES,
+    Config,
+    DataConfig,
+    StudentConfig,
+    TeacherConfig,
+    from_composed,
+)
+from pipeline.config.data import (
+    IstellaData,
+    IstellaSData,
+    IstellaXData,
+    LetorData,
+    MSLRWeb10KData,
+    MSLRWeb30KData,
+    PublishedData,
+    SyntheticData,
+    TFDSData,
+    TransformConfig,
+    YahooData,
+)
+from pipeline.config.student import LinearStudent, MLPStudent
+from pipeline.config.teacher import LambdaMARTTeacher, RunFileTeacher, ScoresConfig
+from pipeline.config.training import EvaluateConfig, LossConfig, TrainConfig
+
+__all__ = [
+    "CHOICES",
+    "STAGES",
+    "Config",
+    "ConfigError",
+    "DataConfig",
+    "EvaluateConfig",
+    "IstellaData",
+    "IstellaSData",
+    "IstellaXData",
+    "LambdaMARTTeacher",
+    "LetorData",
+    "LinearStudent",
+    "LossConfig",
+    "MLPStudent",
+    "MSLRWeb10KData",
+    "MSLRWeb30KData",
+    "PublishedData",
+    "RunFileTeacher",
+    "ScoresConfig",
+    "StudentConfig",
+    "SyntheticData",
+    "TFDSData",
+    "TeacherConfig",
+    "TrainConfig",
+    "TransformConfig",
+    "YahooData",
+    "from_composed",
+    "nearest",
+]

@@ -1,0 +1,27 @@
+"""The checks of options, and how their errors read."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class ConfigError(ValueError):
+    """An option that does not exist, cannot have this value, or has no effect."""
+
+
+def nearest(word: str, allowed: Iterable[str]) -> str:
+    """'did you mean ...? available: ...' for an error message."""
+    names = sorted(allowed)
+    close = difflib.get_close_matches(word, names, n=3)
+    return (f"did you mean {' or '.join(close)}? " if close else "") + f"available: {', '.join(names)}"
+
+
+def check(ok: bool, key: str, value: object, allowed: str) -> None:
+    if not ok:
+        raise ConfigError(f"{key}={value} is not possible: {allowed}")
+
+
+def one_of(key: str, value: str, allowed: Iterable[str]) -> None:
+    if value not in allowed:
+        raise ConfigError(f"{key}={value} is unknown: {nearest(value, allowed)}")

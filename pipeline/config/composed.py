@@ -1,0 +1,138 @@
+"""The whole Config, and how a composed Hydra config becomes one.
+
+Each Hydra group has one dataclass a choice (`CHOICES`). `from_composed` merges the composed Hydra config into
+them again, because Hydra itself lets `+group.unknown=1` through.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import typing
+from pathlib import Path
+from typing import Any
+
+import omegaconf
+from omegaconf import OmegaConf
+
+from pipeline.config.checks import ConfigError, check, nearest, one_of
+from pipeline.config.data import (
+    IstellaData,
+    IstellaSData,
+    IstellaXData,
+    LetorData,
+    MSLRWeb10KData,
+    MSLRWeb30KData,
+    PublishedData,
+    SyntheticData,
+    TFDSData,
+    YahooData,
+)
+from pipeline.config.student import LinearStudent, MLPStudent
+from pipeline.config.teacher import LambdaMARTTeacher, RunFileTeacher
+from pipeline.config.training import EvaluateConfig, LossConfig, TrainConfig
+
+STAGES = ("data", "teacher", "student", "evaluate", "export")
+
+DataConfig = SyntheticData | LetorData | PublishedData | TFDSData
+TeacherConfig = LambdaMARTTeacher | RunFileTeacher
+StudentConfig = LinearStudent | MLPStudent
+
+CHOICES: dict[str, dict[str, type]] = {
+    "data": {
+        "synthetic": SyntheticData,
+        "letor": LetorData,
+        "mslr_web10k": MSLRWeb10KData,
+        "mslr_web30k": MSLRWeb30KData,
+        "istella": IstellaData,
+        "istella_s": IstellaSData,
+        "istella_x": IstellaXData,
+        "yahoo": YahooData,
+        "tfds": TFDSData,
+    },
+    "teacher": {"lambdamart": LambdaMARTTeacher, "run_file": RunFileTeacher},
+    "student": {"linear": LinearStudent, "mlp": MLPStudent},
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    stage: str  # the last stage to run; all: every stage
+    seed: int
+    run_dir: Path
+    cache_dir: Path
+    data: DataConfig
+    teacher: TeacherConfig
+    student: StudentConfig
+    loss: LossConfig
+    train: TrainConfig
+    evaluate: EvaluateConfig
+
+    def __post_init__(self) -> None:
+        one_of("stage", self.stage, ("all", *STAGES))
+        check(0 <= self.seed < 2**31, "seed", self.seed, "0 <= seed < 2^31")
+
+    def stages(self) -> tuple[str, ...]:
+        """The stages to run, in order."""
+        return STAGES if self.stage == "all" else STAGES[: STAGES.index(self.stage) + 1]
+
+    def plain(self) -> dict[str, Any]:
+        """The resolved options as they are written in YAML and in result.json."""
+        plain = dataclasses.asdict(self)
+        loss = plain["loss"]
+        plain["loss"] = {key: loss[key] for key in ("name", "label_loss", "label_weight")} | loss["options"]
+        return plain | {"run_dir": str(self.run_dir), "cache_dir": str(self.cache_dir)}
+
+
+def _build(cls: type, values: dict[str, Any], where: str) -> Any:
+    """An instance of the dataclass `cls` from plain values; types and keys are checked by OmegaConf."""
+    base = OmegaConf.structured(cls)
+    for node in (base, *(base[name] for name in base if OmegaConf.is_config(base._get_node(name)))):
+        OmegaConf.set_readonly(node, False)  # set by OmegaConf for frozen dataclasses
+    try:
+        return OmegaConf.to_object(OmegaConf.merge(base, values))
+    except omegaconf.errors.MissingMandatoryValue as error:
+        key = f"{where}.{error.full_key}"
+        raise ConfigError(f"{key} is not set; mend: give {key}=...") from None
+    except omegaconf.errors.ConfigKeyError as error:
+        path = str(error.full_key).split(".")
+        for name in path[:-1]:
+            cls = typing.get_type_hints(cls)[name]
+        allowed = [field.name for field in dataclasses.fields(cls)]
+        raise ConfigError(f"{where}.{error.full_key} is unknown: {nearest(path[-1], allowed)}") from None
+    except omegaconf.errors.ValidationError as error:
+        raise ConfigError(f"{where}.{error.full_key}: {str(error).splitlines()[0]}") from None
+
+
+def from_composed(composed: omegaconf.DictConfig) -> Config:
+    """The checked Config of a composed Hydra config.
+
+    Raises:
+      ConfigError: a key is unknown (also one added with `+`), has the wrong type or cannot have its value.
+    """
+    raw = OmegaConf.to_container(composed, resolve=True)
+    assert isinstance(raw, dict)
+    values: dict[str, Any] = {str(key): value for key, value in raw.items()}
+    fields = [field.name for field in dataclasses.fields(Config)]
+    for key in values:
+        one_of("option", key, fields)
+    groups: dict[str, Any] = {}
+    for group, choices in CHOICES.items():
+        name = values[group].get("name")
+        one_of(f"{group}", str(name), choices)
+        groups[group] = _build(choices[name], values[group], group)
+    loss = dict(values["loss"])
+    common = {key: loss.pop(key, None) for key in ("name", "label_loss", "label_weight")}
+    try:
+        common["label_weight"] = float(common["label_weight"])
+    except (TypeError, ValueError):
+        raise ConfigError(f"loss.label_weight={common['label_weight']} is not a number") from None
+    return Config(
+        stage=str(values["stage"]),
+        seed=int(values["seed"]),
+        run_dir=Path(values["run_dir"]).absolute(),
+        cache_dir=Path(values["cache_dir"]).expanduser().absolute(),
+        loss=LossConfig(**common, options=loss),
+        train=_build(TrainConfig, values["train"], "train"),
+        evaluate=_build(EvaluateConfig, values["evaluate"], "evaluate"),
+        **groups,
+    )

@@ -1,0 +1,132 @@
+"""Options of the data sets and of the transform."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import omegaconf
+
+from pipeline.config.checks import check, one_of
+
+
+@dataclasses.dataclass(frozen=True)
+class TransformConfig:
+    """What the scorers see; fitted on the training split, stored with the model."""
+
+    log1p: bool = True  # x -> sign(x) log(1 + |x|)
+    standardise: bool = True  # zero mean, unit standard deviation of each feature
+    clip: float | None = None  # to [-clip, clip], last; null: no clipping
+
+    def __post_init__(self) -> None:
+        check(self.clip is None or self.clip > 0, "data.transform.clip", self.clip, "a number > 0, or null")
+
+
+@dataclasses.dataclass(frozen=True)
+class SyntheticData:
+    """The embedded data (pipeline/data/synthetic.py)."""
+
+    name: str = "synthetic"
+    seed: int = 0  # of the data alone; `seed` is the run's
+    train_queries: int = 600
+    vali_queries: int = 200
+    test_queries: int = 500
+    label_noise: float = 1.5  # standard deviation, in units of the utility's
+    transform: TransformConfig = dataclasses.field(default_factory=TransformConfig)
+
+    def __post_init__(self) -> None:
+        for split in ("train", "vali", "test"):
+            value = getattr(self, f"{split}_queries")
+            check(value >= 1, f"data.{split}_queries", value, "at least 1")
+        check(self.label_noise >= 0, "data.label_noise", self.label_noise, "at least 0")
+
+
+@dataclasses.dataclass(frozen=True)
+class LetorData:
+    """LETOR / SVMrank text files, plain or compressed (.gz, .bz2, .xz)."""
+
+    name: str = "letor"
+    train: str = omegaconf.MISSING
+    vali: str = omegaconf.MISSING
+    test: str = omegaconf.MISSING
+    num_features: int | None = None  # null: the largest index in the training file
+    duplicates: str = "error"  # a feature id twice in a line: error, first, last, sum
+    unsorted: str = "error"  # feature ids that do not rise within a line: error, accept
+    regroup: bool = False  # gather the rows of a query that is not contiguous
+    missing_value: float | None = None  # a number that stands for "missing" (Istella: DBL_MAX) and becomes 0
+    transform: TransformConfig = dataclasses.field(default_factory=TransformConfig)
+
+    def __post_init__(self) -> None:
+        for split in ("train", "vali", "test"):
+            path = getattr(self, split)
+            check(Path(path).is_file(), f"data.{split}", path, "no such file")
+        one_of("data.duplicates", self.duplicates, ("error", "first", "last", "sum"))
+        one_of("data.unsorted", self.unsorted, ("error", "accept"))
+
+
+@dataclasses.dataclass(frozen=True)
+class PublishedData:
+    """A published data set, from its publisher's files (pipeline/data/sources.py)."""
+
+    name: str = omegaconf.MISSING
+    dir: str = omegaconf.MISSING  # the folder of the archive, or of what was unpacked; or the archive itself
+    transform: TransformConfig = dataclasses.field(default_factory=TransformConfig)
+
+
+@dataclasses.dataclass(frozen=True)
+class MSLRWeb10KData(PublishedData):
+    name: str = "mslr_web10k"
+    fold: int = 1
+
+    def __post_init__(self) -> None:
+        check(1 <= self.fold <= 5, "data.fold", self.fold, "1 to 5")
+
+
+@dataclasses.dataclass(frozen=True)
+class MSLRWeb30KData(MSLRWeb10KData):
+    name: str = "mslr_web30k"
+
+
+@dataclasses.dataclass(frozen=True)
+class IstellaData(PublishedData):
+    name: str = "istella"
+    vali_share: float = 0.2  # of the training queries: this set has no validation split of its own
+
+    def __post_init__(self) -> None:
+        check(0 < self.vali_share < 1, "data.vali_share", self.vali_share, "0 < x < 1")
+
+
+@dataclasses.dataclass(frozen=True)
+class IstellaSData(PublishedData):
+    name: str = "istella_s"
+
+
+@dataclasses.dataclass(frozen=True)
+class IstellaXData(PublishedData):
+    name: str = "istella_x"
+
+
+@dataclasses.dataclass(frozen=True)
+class YahooData(PublishedData):
+    name: str = "yahoo"
+    set: int = 1
+
+    def __post_init__(self) -> None:
+        check(self.set in (1, 2), "data.set", self.set, "1 or 2")
+
+
+@dataclasses.dataclass(frozen=True)
+class TFDSData:
+    """A ranking data set of TensorFlow Datasets, downloaded and prepared if it is not yet."""
+
+    name: str = "tfds"
+    builder: str = (
+        omegaconf.MISSING
+    )  # such as mslr_web/10k_fold1, istella/main, yahoo_ltrc/set1, letor/<yours>
+    data_dir: str | None = None  # where TFDS keeps its data; null: its default, ~/tensorflow_datasets
+    vali_share: float = 0.2  # of the training queries, where the builder has no split `vali`
+    missing_value: float | None = None  # a number that stands for "missing" (Istella: DBL_MAX) and becomes 0
+    transform: TransformConfig = dataclasses.field(default_factory=TransformConfig)
+
+    def __post_init__(self) -> None:
+        check(0 < self.vali_share < 1, "data.vali_share", self.vali_share, "0 < x < 1")

@@ -1,0 +1,58 @@
+"""Options of the loss, of training and of evaluation."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+from pipeline.config.checks import check, one_of
+
+
+@dataclasses.dataclass(frozen=True)
+class LossConfig:
+    """The student's loss: (1 - label_weight) * distillation loss + label_weight * label loss."""
+
+    name: str
+    label_loss: str  # of the mixture, and of the baseline
+    label_weight: float
+    options: dict[str, Any]  # of the distillation loss; pipeline.losses.registry checks them
+
+    def __post_init__(self) -> None:
+        check(0 <= self.label_weight <= 1, "loss.label_weight", self.label_weight, "0 <= x <= 1")
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainConfig:
+    """How the student, and the same student on labels alone, are trained."""
+
+    strategy: str = "auto"  # of tf.distribute: auto, one_device, mirrored, multi_worker, tpu
+    tpu: str | None = None  # name of the TPU; local: that of this TPU VM; null: the variable TPU_NAME
+    epochs: int = 30  # at most
+    lists_per_batch: int = 16  # over all replicas together
+    learning_rate: float = 4e-3
+    schedule: str = "cosine"  # of the learning rate: constant, cosine (to 0 at the last epoch)
+    weight_decay: float = 4.0  # decoupled (AdamW): each step takes learning rate * this off the weights
+    patience: int = 0  # epochs without a better validation NDCG@10 before the end; 0: run all epochs
+    jit: str = "auto"  # XLA: off, loss
+    baseline: bool = True  # also train the student on labels alone, same budget
+    deterministic: bool = True  # the same numbers from the same command
+
+    def __post_init__(self) -> None:
+        one_of("train.strategy", self.strategy, ("auto", "one_device", "mirrored", "multi_worker", "tpu"))
+        for key in ("epochs", "lists_per_batch"):
+            check(getattr(self, key) >= 1, f"train.{key}", getattr(self, key), "at least 1")
+        check(self.learning_rate > 0, "train.learning_rate", self.learning_rate, "a number > 0")
+        one_of("train.schedule", self.schedule, ("constant", "cosine"))
+        check(self.weight_decay >= 0, "train.weight_decay", self.weight_decay, "a number >= 0")
+        check(self.patience >= 0, "train.patience", self.patience, "at least 0")
+        one_of("train.jit", self.jit, ("auto", "off", "loss"))
+
+
+@dataclasses.dataclass(frozen=True)
+class EvaluateConfig:
+    no_relevant: str = "skip"  # how the tables count a query without a relevant document: skip, zero, one
+    ties: str = "index"  # order of equal scores: index (as in the data), pessimistic
+
+    def __post_init__(self) -> None:
+        one_of("evaluate.no_relevant", self.no_relevant, ("skip", "zero", "one"))
+        one_of("evaluate.ties", self.ties, ("index", "pessimistic"))

@@ -1,0 +1,62 @@
+"""The three splits of whatever data set the config names."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pipeline.config import DataConfig, LetorData, PublishedData, SyntheticData, TFDSData
+from pipeline.data.letor import read_letor
+from pipeline.data.ranking import RankingData
+from pipeline.data.sources import locate, read_published
+from pipeline.data.synthetic import make_synthetic
+
+SPLITS = ("train", "vali", "test")
+
+
+def input_files(config: DataConfig) -> dict[str, Path]:
+    """The files that the data are made of, by a name that does not depend on where they lie."""
+    if isinstance(config, PublishedData):
+        return locate(config).inputs
+    if isinstance(config, TFDSData):
+        from pipeline.data import tfds  # takes seconds to import
+
+        return tfds.record_files(tfds.prepare(config))
+    if isinstance(config, LetorData):
+        return {split: Path(getattr(config, split)) for split in SPLITS}
+    return {}
+
+
+def read_splits(config: DataConfig, folder: Path) -> dict[str, RankingData]:
+    """Writes the splits below `folder` and maps them; everything but the embedded data in bounded memory."""
+    if isinstance(config, PublishedData):
+        return read_published(config, locate(config), folder)
+    if isinstance(config, TFDSData):
+        from pipeline.data import tfds
+
+        return tfds.read_tfds(config, folder)
+    for split in SPLITS:
+        (folder / split).mkdir(exist_ok=True)
+    if isinstance(config, SyntheticData):
+        data = make_synthetic(
+            seed=config.seed,
+            train_queries=config.train_queries,
+            vali_queries=config.vali_queries,
+            test_queries=config.test_queries,
+            label_noise=config.label_noise,
+        )
+        for split, lists in data.items():
+            lists.save(folder / split)
+        return data
+    data, num_features = {}, config.num_features
+    for split in SPLITS:
+        data[split] = read_letor(
+            getattr(config, split),
+            num_features=num_features,
+            duplicates=config.duplicates,
+            unsorted=config.unsorted,
+            regroup=config.regroup,
+            missing_value=config.missing_value,
+            out_dir=folder / split,
+        )
+        num_features = data["train"].num_features
+    return data

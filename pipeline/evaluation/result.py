@@ -1,0 +1,66 @@
+"""Parts of result.json."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+import subprocess
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from pipeline.data import RankingData
+from pipeline.metrics import Ties, ranking_metrics
+
+_PACKAGES = ("tensorflow", "tf-keras", "tensorflow-ranking", "lightgbm", "numpy", "hydra-core")
+
+
+def metrics_of_splits(
+    scores: Mapping[str, np.ndarray], data: Mapping[str, RankingData], *, ties: Ties
+) -> dict[str, dict[str, np.ndarray]]:
+    """Every metric of every query, float64 [queries], for the scores [docs] of each split."""
+    # One scale for ERR whatever split is looked at; five grades are the least.
+    max_grade = max(4.0, *(float(lists.labels.max()) for lists in data.values()))
+    return {
+        split: ranking_metrics(
+            values, data[split].labels, data[split].offsets, max_grade=max_grade, ties=ties
+        )
+        for split, values in scores.items()
+    }
+
+
+def size_facts(data: RankingData) -> dict[str, int]:
+    return {"queries": data.num_queries, "docs": data.num_docs, "blank_queries": data.num_blank_queries}
+
+
+def provenance() -> dict[str, Any]:
+    """The commit, the versions and the device that a result comes from."""
+    return {
+        "commit": _commit(),
+        "versions": {"python": platform.python_version()}
+        | {name: importlib.metadata.version(name) for name in _PACKAGES},
+        "device": _device(),
+    }
+
+
+def _device() -> str:
+    gpus = tf.config.list_physical_devices("GPU")
+    if gpus:
+        return ", ".join(
+            tf.config.experimental.get_device_details(gpu).get("device_name", "GPU") for gpu in gpus
+        )
+    return f"CPU {platform.machine()}, {os.cpu_count()} cores"
+
+
+def _commit() -> str | None:
+    """The commit of the checkout that this package runs from; None for an installed one."""
+    root = Path(__file__).resolve().parents[2]
+    if not (root / ".git").exists():
+        return None
+    command = ["git", "-C", str(root), "describe", "--always", "--abbrev=40", "--dirty", "--exclude=*"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    return done.stdout.strip() or None
