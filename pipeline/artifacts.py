@@ -13,6 +13,7 @@ import json
 import logging
 import os
 import shutil
+import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,8 @@ log = logging.getLogger(__name__)
 
 FORMAT = 1  # raise when artifacts of an older program must be made again
 _MANIFEST = "manifest.json"
+_SMALL = 1 << 20  # bytes; a smaller file is hashed in about a millisecond, so its digest is not remembered
+_SETTLED = 2.0  # seconds; the coarsest time stamps of file systems, within which a change may not show
 
 
 def fingerprint(value: Any) -> str:
@@ -37,6 +40,17 @@ def file_digest(path: Path) -> str:
         while block := file.read(1 << 22):
             digest.update(block)
     return digest.hexdigest()
+
+
+def _identity(path: Path) -> dict[str, int]:
+    """What changes when a file is written to or replaced; ctime cannot be set back."""
+    stat = path.stat()
+    return {
+        "bytes": stat.st_size,
+        "inode": stat.st_ino,
+        "modified": stat.st_mtime_ns,
+        "changed": stat.st_ctime_ns,
+    }
 
 
 @contextlib.contextmanager
@@ -58,26 +72,6 @@ def write_json(path: Path, value: Any) -> None:
         temporary.write_text(json.dumps(value, indent=2, allow_nan=False) + "\n")
 
 
-def _damage(folder: Path, key: Mapping[str, Any]) -> str | None:
-    """What is wrong with a finished artifact, in words; None if nothing is."""
-    try:
-        manifest = json.loads((folder / _MANIFEST).read_text())
-        files = manifest["files"]
-        if manifest["format"] != FORMAT:
-            return f"{_MANIFEST} is of format {manifest['format']}, this program writes {FORMAT}"
-        if manifest["key"] != json.loads(json.dumps(key)):
-            return f"{_MANIFEST} names another key"
-        for name, recorded in files.items():
-            path = folder / name
-            if not path.is_file():
-                return f"{name} is missing"
-            if path.stat().st_size != recorded["bytes"] or file_digest(path) != recorded["sha256"]:
-                return f"{name} is not what was written"
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        return f"{_MANIFEST} cannot be read ({type(error).__name__}: {error})"
-    return None
-
-
 class Store:
     """The artifacts below one folder, shared by any number of processes."""
 
@@ -91,6 +85,29 @@ class Store:
     def work_path(self, kind: str, key: Mapping[str, Any]) -> Path:
         """Where that artifact is made."""
         return self.path(kind, key).with_suffix(".work")
+
+    def digest(self, path: Path) -> str:
+        """sha256 of a file. That of a large one is remembered until its size, its times or its inode change."""
+        before = _identity(path)
+        if before["bytes"] < _SMALL:
+            return file_digest(path)
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+            memo = json.loads(self._memo(path).read_text())
+            if memo["file"] == before:
+                return str(memo["sha256"])
+        settled = time.time() - before["changed"] / 1e9 > _SETTLED
+        digest = file_digest(path)
+        if settled and _identity(path) == before:
+            self._remember(path, digest)
+        return digest
+
+    def _memo(self, path: Path) -> Path:
+        return self.root / "digests" / f"{fingerprint(str(path.resolve()))[:32]}.json"
+
+    def _remember(self, path: Path, digest: str) -> None:
+        memo = self._memo(path)
+        memo.parent.mkdir(exist_ok=True, parents=True)
+        write_json(memo, {"path": str(path), "file": _identity(path), "sha256": digest})
 
     def get(self, kind: str, key: Mapping[str, Any], make: Callable[[Path], None]) -> Path:
         """The folder of a whole artifact; made now if it is not there, or damaged.
@@ -114,7 +131,7 @@ class Store:
             lock.acquire()
         try:
             if folder.exists():
-                damage = _damage(folder, key)
+                damage = self._damage(folder, key)
                 if damage is None:
                     return folder
                 log.warning("%s: %s; removed, made again", folder, damage)
@@ -130,6 +147,30 @@ class Store:
             }
             write_json(work / _MANIFEST, {"format": FORMAT, "key": key, "files": recorded})
             os.rename(work, folder)
+            for name, facts in recorded.items():
+                if (
+                    facts["bytes"] >= _SMALL
+                ):  # nobody else writes here: no need to wait until its times are settled
+                    self._remember(folder / name, facts["sha256"])
         finally:
             lock.release()
         return folder
+
+    def _damage(self, folder: Path, key: Mapping[str, Any]) -> str | None:
+        """What is wrong with a finished artifact, in words; None if nothing is."""
+        try:
+            manifest = json.loads((folder / _MANIFEST).read_text())
+            files = manifest["files"]
+            if manifest["format"] != FORMAT:
+                return f"{_MANIFEST} is of format {manifest['format']}, this program writes {FORMAT}"
+            if manifest["key"] != json.loads(json.dumps(key)):
+                return f"{_MANIFEST} names another key"
+            for name, recorded in files.items():
+                path = folder / name
+                if not path.is_file():
+                    return f"{name} is missing"
+                if path.stat().st_size != recorded["bytes"] or self.digest(path) != recorded["sha256"]:
+                    return f"{name} is not what was written"
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            return f"{_MANIFEST} cannot be read ({type(error).__name__}: {error})"
+        return None

@@ -20,7 +20,7 @@ import tensorflow as tf
 import tf_keras as keras
 
 from pipeline import student as student_losses
-from pipeline.artifacts import Store, atomic, file_digest, fingerprint, write_json
+from pipeline.artifacts import Store, atomic, fingerprint, write_json
 from pipeline.config import Config, LambdaMARTTeacher
 from pipeline.data import RankingData
 from pipeline.data.check import describe, summary
@@ -76,7 +76,7 @@ class Run:
     @functools.cached_property
     def data_folder(self) -> Path:
         key = _without(self.config.data, "transform", "dir", "data_dir")
-        key |= {name: file_digest(path) for name, path in input_files(self.config.data).items()}
+        key |= {name: self.store.digest(path) for name, path in input_files(self.config.data).items()}
 
         def make(folder: Path) -> None:
             write_json(folder / "data.json", describe(read_splits(self.config.data, folder)))
@@ -129,7 +129,7 @@ class Run:
         config = self.config.teacher
         key: dict[str, Any] = {"data": self.data_folder.name, "teacher": _without(config, "scores")}
         if not isinstance(config, LambdaMARTTeacher):
-            key["teacher"] |= {split: file_digest(Path(getattr(config, split))) for split in SPLITS}
+            key["teacher"] |= {split: self.store.digest(Path(getattr(config, split))) for split in SPLITS}
 
         def make(folder: Path) -> None:
             for split, data in self.data.items():

@@ -1,3 +1,4 @@
+import hashlib
 import json
 import multiprocessing
 import os
@@ -6,6 +7,7 @@ import time
 
 import pytest
 
+from pipeline import artifacts
 from pipeline.artifacts import Store, atomic, fingerprint, write_json
 
 
@@ -125,3 +127,71 @@ def test_an_atomic_write_that_fails_keeps_the_old_file(tmp_path):
 
 def test_fingerprints_do_not_depend_on_the_order_of_keys():
     assert fingerprint({"a": 1, "b": 2}) == fingerprint({"b": 2, "a": 1}) != fingerprint({"a": 1, "b": 3})
+
+
+def large_file(path, *, age):
+    """A file of more bytes than are hashed each time, whose times lie `age` seconds back (the ctime by waiting)."""
+    path.write_bytes(os.urandom(1 << 20) + b"end")
+    time.sleep(age)
+    return path
+
+
+def counted(monkeypatch):
+    hashed = []
+
+    def count(path, whole=artifacts.file_digest):
+        hashed.append(path)
+        return whole(path)
+
+    monkeypatch.setattr(artifacts, "file_digest", count)
+    return hashed
+
+
+def test_the_digest_of_a_large_file_is_remembered_until_it_changes(tmp_path, monkeypatch):
+    monkeypatch.setattr(artifacts, "_SETTLED", 0.05)
+    hashed = counted(monkeypatch)
+    path, store = large_file(tmp_path / "a", age=0.1), Store(tmp_path / "cache")
+    first = store.digest(path)
+    assert first == hashlib.sha256(path.read_bytes()).hexdigest()
+    assert Store(tmp_path / "cache").digest(path) == first
+    assert len(hashed) == 1
+    stat = path.stat()
+    raw = bytearray(path.read_bytes())
+    raw[7] ^= 1
+    with path.open("r+b") as file:  # same size, same inode, the time of modification set back
+        file.write(raw)
+    os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    assert store.digest(path) == hashlib.sha256(raw).hexdigest() != first
+
+
+def test_a_file_that_was_just_written_is_not_remembered(tmp_path, monkeypatch):
+    hashed = counted(monkeypatch)
+    path, store = large_file(tmp_path / "a", age=0), Store(tmp_path / "cache")
+    assert store.digest(path) == store.digest(path)
+    assert len(hashed) == 2
+
+
+def test_a_large_artifact_is_not_hashed_again_but_its_damage_is_found(tmp_path, monkeypatch, caplog):
+    def make(folder):
+        large_file(folder / "a.npy", age=0)
+
+    store = Store(tmp_path)
+    folder = store.get("kind", {}, make)
+    hashed = counted(monkeypatch)
+    store.get("kind", {}, make)
+    assert hashed == []
+    with (folder / "a.npy").open("r+b") as file:
+        file.write(b"damage")
+    store.get("kind", {}, make)
+    assert "a.npy is not what was written" in caplog.text
+    assert (folder / "a.npy").read_bytes()[-3:] == b"end"
+
+
+def test_a_broken_memo_is_ignored(tmp_path, monkeypatch):
+    monkeypatch.setattr(artifacts, "_SETTLED", 0.05)
+    path, store = large_file(tmp_path / "a", age=0.1), Store(tmp_path / "cache")
+    first = store.digest(path)
+    (memo,) = (tmp_path / "cache" / "digests").iterdir()
+    for text in ("", "[]", '{"file": 1}'):
+        memo.write_text(text)
+        assert store.digest(path) == first

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy import stats
 
 from pipeline.metrics import rank_lists, ranked_ndcg
 
@@ -37,6 +36,8 @@ def agreement(
     >>> agreement([3.0, 2.0, 1.0, 0.0], [3.0, 1.0, 2.0, 0.0], [0, 4], cutoff=2)["overlap@2"]
     0.5
     """
+    from scipy import stats  # takes half a second; who only trains need not wait
+
     teacher = np.asarray(teacher, dtype=np.float64)
     student = np.asarray(student, dtype=np.float64)
     teacher_ranked = rank_lists(teacher, np.zeros_like(teacher), offsets)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TypedDict
 
 import numpy as np
-from scipy import stats
 
 
 class Comparison(TypedDict):
@@ -48,6 +47,8 @@ def compare(
     >>> compare([0.5, 0.75, 1.0, np.nan], [0.25, 0.75, 0.25, np.nan])["difference"]
     0.3333333333333333
     """
+    from scipy import stats  # takes half a second; who only trains need not wait
+
     a_values, b_values = np.asarray(a_values), np.asarray(b_values)
     if a_values.ndim != 1 or a_values.shape != b_values.shape:
         raise ValueError(f"{a} {a_values.shape} and {b} {b_values.shape} must both be [queries]")
