@@ -140,7 +140,7 @@ class Store:
             work.mkdir(exist_ok=True)
             make(work)
             files = sorted(path for path in work.rglob("*") if path.is_file())
-            recorded = {
+            recorded: dict[str, dict[str, Any]] = {
                 str(path.relative_to(work)): {"bytes": path.stat().st_size, "sha256": file_digest(path)}
                 for path in files
                 if path.name != _MANIFEST
@@ -148,9 +148,8 @@ class Store:
             write_json(work / _MANIFEST, {"format": FORMAT, "key": key, "files": recorded})
             os.rename(work, folder)
             for name, facts in recorded.items():
-                if (
-                    facts["bytes"] >= _SMALL
-                ):  # nobody else writes here: no need to wait until its times are settled
+                # Nobody else writes here: no need to wait until the file's times are settled.
+                if facts["bytes"] >= _SMALL:
                     self._remember(folder / name, facts["sha256"])
         finally:
             lock.release()

@@ -35,7 +35,7 @@ from pipeline.models.scorer import build_scorer, num_parameters
 from pipeline.teacher.lambdamart import LambdaMART, fit_lambdamart
 from pipeline.teacher.run_file import read_scores
 from pipeline.teacher.scores import transform_scores
-from pipeline.training.fit import MONITOR, Interrupted, ListLoss, fit, load_history, load_weights
+from pipeline.training.fit import MONITOR, Interrupted, ListLoss, choose_jit, fit, load_history, load_weights
 from pipeline.training.strategy import is_chief, make_strategy
 from pipeline.training.tensorboard import EventWriter
 
@@ -66,7 +66,8 @@ class Run:
         self.store = Store(config.cache_dir)
         self.started = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
         self.seconds: dict[str, float] = {}
-        # What is wrong with the loss's options shows before anything is made.
+        # What is wrong with these options shows before anything is made.
+        choose_jit(config.train.jit, self.strategy)
         self.losses: dict[str, ListLoss] = {"student": student_losses.distillation_loss(config.loss)}
         if config.train.baseline:
             self.losses["baseline"] = student_losses.label_loss(config.loss)

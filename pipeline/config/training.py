@@ -33,7 +33,8 @@ class TrainConfig:
     schedule: str = "cosine"  # of the learning rate: constant, cosine (to 0 at the last epoch)
     weight_decay: float = 4.0  # decoupled (AdamW): each step takes learning rate * this off the weights
     patience: int = 0  # epochs without a better validation NDCG@10 before the end; 0: run all epochs
-    jit: str = "auto"  # XLA: off, loss
+    jit: str = "auto"  # what XLA compiles: off, loss, step (all of it, static shapes); auto: by the device
+    precision: str = "float32"  # of the layers: float32, bfloat16, float16; variables and loss are float32
     baseline: bool = True  # also train the student on labels alone, same budget
     deterministic: bool = True  # the same numbers from the same command
 
@@ -45,7 +46,8 @@ class TrainConfig:
         one_of("train.schedule", self.schedule, ("constant", "cosine"))
         check(self.weight_decay >= 0, "train.weight_decay", self.weight_decay, "a number >= 0")
         check(self.patience >= 0, "train.patience", self.patience, "at least 0")
-        one_of("train.jit", self.jit, ("auto", "off", "loss"))
+        one_of("train.jit", self.jit, ("auto", "off", "loss", "step"))
+        one_of("train.precision", self.precision, ("float32", "bfloat16", "float16"))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -30,6 +30,8 @@ class PackedBatches:
       lists_per_batch: B of the global batch.
       seed: of the order of lists.
       num_replicas: the global batch is dealt out to this many; each gets B / num_replicas list slots, rounded up.
+      static_epochs: where shapes must not change (XLA, TPU), the epochs to come: every batch is then padded to as
+        many documents as the largest of them has. None: no padding.
     """
 
     data: RankingData
@@ -37,6 +39,7 @@ class PackedBatches:
     lists_per_batch: int
     seed: int
     num_replicas: int = 1
+    static_epochs: int | None = None
 
     @property
     def steps_per_epoch(self) -> int:
@@ -48,21 +51,40 @@ class PackedBatches:
         return -(-int(self.data.list_sizes.max()) // 8) * 8
 
     @property
+    def slots(self) -> int:
+        """List slots of a replica's batch."""
+        return -(-self.lists_per_batch // self.num_replicas)
+
+    @functools.cached_property
+    def num_rows(self) -> int | None:
+        """D, a multiple of 8, where it is static."""
+        if self.static_epochs is None:
+            return None
+        most = 1
+        for epoch in range(self.static_epochs):
+            order = epoch_order(self.data.num_queries, seed=self.seed, epoch=epoch)
+            sizes = np.zeros(self.steps_per_epoch * self.lists_per_batch, np.int64)
+            sizes[: len(order)] = self.data.list_sizes[order]
+            batches = sizes.reshape(-1, self.lists_per_batch)
+            for replica in range(self.num_replicas):
+                most = max(most, int(batches[:, replica :: self.num_replicas].sum(1).max()))
+        return -(-most // 8) * 8
+
+    @property
     def signature(self) -> dict[str, tf.TensorSpec]:
         """Names, shapes and types of one replica's batch.
 
-        features [D, F]; teacher, labels [D]; slot int32 [D]: row * L + column of a document among the lists;
-        sizes int32 [B]: documents of each list, 0 for an empty slot; list_ids int32 [B]: number of the list in the
-        data set; num_lists []: lists in the global batch, over all replicas.
+        features [D, F]; teacher, labels [D]; slot int32 [D]: row * L + column of a document among the lists, B * L
+        for one that pads; sizes int32 [B]: documents of each list, 0 for an empty slot; list_ids int32 [B]: number of
+        the list in the data set; num_lists []: lists in the global batch, over all replicas.
         """
-        lists = -(-self.lists_per_batch // self.num_replicas)
         return {
-            "features": tf.TensorSpec([None, self.data.num_features], tf.float32),
-            "teacher": tf.TensorSpec([None], tf.float32),
-            "labels": tf.TensorSpec([None], tf.float32),
-            "slot": tf.TensorSpec([None], tf.int32),
-            "sizes": tf.TensorSpec([lists], tf.int32),
-            "list_ids": tf.TensorSpec([lists], tf.int32),
+            "features": tf.TensorSpec([self.num_rows, self.data.num_features], tf.float32),
+            "teacher": tf.TensorSpec([self.num_rows], tf.float32),
+            "labels": tf.TensorSpec([self.num_rows], tf.float32),
+            "slot": tf.TensorSpec([self.num_rows], tf.int32),
+            "sizes": tf.TensorSpec([self.slots], tf.int32),
+            "list_ids": tf.TensorSpec([self.slots], tf.int32),
             "num_lists": tf.TensorSpec([], tf.float32),
         }
 
@@ -73,7 +95,7 @@ class PackedBatches:
         chosen = order[position * self.lists_per_batch : (position + 1) * self.lists_per_batch]
         num_lists = len(chosen)
         chosen = chosen[replica :: self.num_replicas]
-        offsets, num_slots = self.data.offsets, -(-self.lists_per_batch // self.num_replicas)
+        offsets, num_slots = self.data.offsets, self.slots
         sizes = np.zeros(num_slots, np.int32)
         sizes[: len(chosen)] = offsets[chosen + 1] - offsets[chosen]
         list_ids = np.zeros(num_slots, np.int32)
@@ -83,8 +105,10 @@ class PackedBatches:
         column = np.arange(sizes.sum()) - np.repeat(np.cumsum(sizes) - sizes, sizes)
         rows = np.repeat(starts, sizes) + column
         slot = np.repeat(np.arange(num_slots) * self.list_size, sizes) + column
-        if not len(rows):  # more replicas than lists are left: a document that is in no list
-            rows = slot = np.zeros(1, np.int64)
+        # Rows that are in no list: to the static shape, or one where more replicas than lists are left.
+        padding = max(self.num_rows or 1, len(rows)) - len(rows)
+        rows = np.pad(rows, (0, padding))
+        slot = np.pad(slot, (0, padding), constant_values=num_slots * self.list_size)
         return {
             "features": self.data.features[rows],
             "teacher": self.teacher[rows],
@@ -133,6 +157,7 @@ def to_lists(
     @tf.custom_gradient
     def gather(values: tf.Tensor) -> tuple[tf.Tensor, object]:
         padded = tf.where(mask, tf.gather(values, index), tf.zeros([], values.dtype))
-        return padded, lambda upstream: tf.gather(tf.reshape(upstream, [-1]), slot)
+        # One zero more, for the documents that only pad.
+        return padded, lambda upstream: tf.gather(tf.pad(tf.reshape(upstream, [-1]), [[0, 1]]), slot)
 
     return gather(docs), mask

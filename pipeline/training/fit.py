@@ -18,7 +18,7 @@ import tensorflow as tf
 import tf_keras as keras
 
 from pipeline.artifacts import write_json
-from pipeline.config import TrainConfig
+from pipeline.config import ConfigError, TrainConfig
 from pipeline.data import RankingData
 from pipeline.data.packing import PackedBatches, to_lists
 from pipeline.metrics.ndcg import ranked_ndcg
@@ -54,10 +54,9 @@ class Interrupted(Exception):
 class _Training(keras.Model):
     """The training step; what `keras.Model.fit` repeats."""
 
-    def __init__(self, scorer: keras.Model, loss: ListLoss, list_size: int, *, jit: bool, seed: int) -> None:
+    def __init__(self, scorer: keras.Model, loss: ListLoss, list_size: int, *, seed: int) -> None:
         super().__init__()
-        self.scorer, self.list_size, self.seed = scorer, list_size, seed
-        self.per_list_loss = tf.function(loss, jit_compile=True) if jit else loss
+        self.scorer, self.per_list_loss, self.list_size, self.seed = scorer, loss, list_size, seed
         self.loss_sum = keras.metrics.Sum("loss_sum")
         self.num_lists = keras.metrics.Sum("num_lists")
         self.distribute_reduction_method = "first"  # the metrics are sums over replicas already
@@ -68,6 +67,10 @@ class _Training(keras.Model):
     @property
     def metrics(self) -> list[keras.metrics.Metric]:
         return [self.loss_sum, self.num_lists]  # Keras resets these at each epoch
+
+    @property
+    def scales_loss(self) -> bool:
+        return isinstance(self.optimizer, keras.mixed_precision.LossScaleOptimizer)
 
     def state(self) -> list[tf.Variable]:
         """Everything that the next step depends on."""
@@ -82,14 +85,18 @@ class _Training(keras.Model):
         # Noise is a function of (run seed, step, list), so it is the same on any number of replicas.
         seed = tf.stack([self.seed, tf.cast(step, tf.int32)])
         with tf.GradientTape() as tape:
-            scores, _ = to_lists(self.scorer(batch["features"], training=True), *layout)
+            scores = tf.cast(self.scorer(batch["features"], training=True), tf.float32)
+            scores, _ = to_lists(scores, *layout)
             per_list = self.per_list_loss(
                 teacher, labels, scores, mask, seed=seed, list_ids=batch["list_ids"]
             )
             # Divided by the lists of the global batch: gradients of replicas are summed, not averaged.
             loss = tf.reduce_sum(per_list) / batch["num_lists"]
+            scaled = self.optimizer.get_scaled_loss(loss) if self.scales_loss else loss
         variables = self.scorer.trainable_variables
-        gradients = tape.gradient(loss, variables)
+        gradients = tape.gradient(scaled, variables)
+        if self.scales_loss:
+            gradients = self.optimizer.get_unscaled_gradients(gradients)
         global_loss = tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, loss)
         is_first_bad = tf.logical_and(self.bad_step < 0, tf.logical_not(tf.math.is_finite(global_loss)))
         self.bad_step.assign(tf.where(is_first_bad, step, self.bad_step))
@@ -216,8 +223,39 @@ def _optimizer(config: TrainConfig, steps: int) -> keras.optimizers.Optimizer:
     if config.schedule == "cosine":
         rate = keras.optimizers.schedules.CosineDecay(config.learning_rate, config.epochs * steps)
     if config.weight_decay:
-        return keras.optimizers.AdamW(rate, weight_decay=config.weight_decay)
-    return keras.optimizers.Adam(rate)
+        optimizer = keras.optimizers.AdamW(rate, weight_decay=config.weight_decay)
+    else:
+        optimizer = keras.optimizers.Adam(rate)
+    # Small gradients are 0 in float16.
+    return keras.mixed_precision.LossScaleOptimizer(optimizer) if config.precision == "float16" else optimizer
+
+
+def choose_jit(jit: str, strategy: tf.distribute.Strategy) -> str:
+    """What XLA compiles: `off`, `loss` or `step`; `auto` is what is fastest on the device.
+
+    On a CPU that is the loss: XLA's matrix product is slower than oneDNN's. A TPU compiles the step whatever this says.
+
+    Raises:
+      ConfigError: the step over several replicas, whose collectives XLA does not have.
+    """
+    if isinstance(strategy, tf.distribute.TPUStrategy):
+        return "step"
+    if jit == "step" and strategy.num_replicas_in_sync > 1:
+        raise ConfigError(
+            f"train.jit=step needs one replica, here are {strategy.num_replicas_in_sync}; mend: train.jit=loss"
+        )
+    return "loss" if jit == "auto" else jit
+
+
+@contextlib.contextmanager
+def _precision(name: str) -> Iterator[None]:
+    """While the block runs, layers that are built compute in this type; their variables are float32."""
+    before = keras.mixed_precision.global_policy()
+    keras.mixed_precision.set_global_policy("float32" if name == "float32" else f"mixed_{name}")
+    try:
+        yield
+    finally:
+        keras.mixed_precision.set_global_policy(before)
 
 
 def fit(
@@ -257,11 +295,17 @@ def fit(
             on_epoch(row)
         return
     num_replicas = strategy.num_replicas_in_sync
-    batches = dataclasses.replace(batches, num_replicas=num_replicas)
+    jit = choose_jit(config.jit, strategy)
+    static_epochs = config.epochs if jit == "step" else None
+    batches = dataclasses.replace(batches, num_replicas=num_replicas, static_epochs=static_epochs)
     steps = batches.steps_per_epoch
+    if jit == "loss":
+        loss = tf.function(loss, jit_compile=True)
     with strategy.scope():
-        model = _Training(build(), loss, batches.list_size, jit=config.jit != "off", seed=seed)
-        model.compile(optimizer=_optimizer(config, steps))
+        with _precision(config.precision):
+            model = _Training(build(), loss, batches.list_size, seed=seed)
+        on_tpu = isinstance(strategy, tf.distribute.TPUStrategy)  # which compiles it all by itself
+        model.compile(optimizer=_optimizer(config, steps), jit_compile=jit == "step" and not on_tpu)
         model.optimizer.build(model.scorer.trainable_variables)
         epochs = _Epochs(batches, vali, config, folder, on_epoch, chief)
         epochs.set_model(model)
