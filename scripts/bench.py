@@ -8,6 +8,10 @@ from pathlib import Path
 
 # name -> (module beside this file with main(arguments), one line)
 SUBCOMMANDS = {
+    "ingest": (
+        "bench_ingest",
+        "LETOR text to arrays: our reader beside four others; time and memory by rows",
+    ),
     "loss": (
         "bench_loss",
         "the coupled RankDistil loss against tensorflow-ranking's: CPU time, memory, variance",

@@ -13,15 +13,15 @@ from pathlib import Path
 import numpy as np
 
 from pipeline.data import letor_parse as parse
-from pipeline.data.letor_block import Block, Fault, Options, excerpt, scan_block
-from pipeline.data.letor_text import LetorError, read_blocks
+from pipeline.data.letor_block import Block, Fault, Options, Scratch, excerpt, scan_block
+from pipeline.data.letor_matrix import Matrix, take_rows
+from pipeline.data.letor_text import LetorError, Text, read_blocks
 from pipeline.data.ranking import RankingData
 
 DUPLICATES = ("error", "first", "last", "sum")
 UNSORTED = ("error", "accept")
 
 _BLOCK_BYTES = 1 << 19
-_NPY_HEADER_BYTES = 128
 
 
 def read_letor(
@@ -99,7 +99,7 @@ def read_letor(
     _check(block_bytes >= 1, "block_bytes", block_bytes, "1 or more")
     options = Options(num_features, duplicates, unsorted, missing_value, group_sizes is None)
     sizes = None if group_sizes is None else _read_group_sizes(Path(group_sizes))
-    matrix = _Matrix(None if out_dir is None else out_dir / "features.npy", num_features or 0)
+    matrix = Matrix(None if out_dir is None else out_dir / "features.npy", num_features or 0)
     try:
         scanned = _scanned_blocks(path, options, threads or _num_cores(), block_bytes)
         with contextlib.closing(scanned) as blocks:
@@ -130,112 +130,35 @@ def _scanned_blocks(
 ) -> Generator[tuple[Block, int, int], None, None]:
     """The blocks in the order of the file, `threads` of them at work."""
     failure = None
-    blocks = read_blocks(path, block_bytes)
-    pending: deque[tuple[Future[Block], int, int]] = deque()
+    spare: list[bytearray] = []
+    scratches: list[Scratch] = []
+    blocks = read_blocks(path, block_bytes, spare)
+    pending: deque[tuple[Future[Block], Text, Scratch]] = deque()
     with ThreadPoolExecutor(threads) as pool:
         more = True
         while more or pending:
             try:
-                text, position, num_bytes = next(blocks)
-                pending.append((pool.submit(scan_block, text, options), position, num_bytes))
+                text = next(blocks)
+                scratch = scratches.pop() if scratches else Scratch()
+                scanned = pool.submit(scan_block, text.buffer, text.size, options, scratch)
+                pending.append((scanned, text, scratch))
             except StopIteration:
                 more = False
             except LetorError as error:  # comes after whatever is wrong in the lines before it
                 more, failure = False, error
             while pending and (not more or len(pending) > threads):
-                scanned, position, num_bytes = pending.popleft()
-                yield scanned.result(), position, num_bytes
+                scanned, text, scratch = pending.popleft()
+                yield scanned.result(), text.position, text.num_bytes
+                spare.append(text.buffer)
+                scratches.append(scratch)
     if failure is not None:
         raise failure
-
-
-class _Matrix:
-    """A float32 matrix that grows by rows and columns without a second copy, in memory or mapped in an .npy file."""
-
-    def __init__(self, path: Path | None, num_features: int) -> None:
-        self.num_features = num_features
-        self._path = path
-        self._rows = 0
-        self._width = num_features  # may run ahead of num_features
-        self._flat = np.zeros(0, np.float32)  # zeros behind the last row
-        if path is not None:
-            path.write_bytes(b"")
-
-    def append(self, block: Block, *, duplicates: str, share: float) -> int:
-        """Takes the rows in -> the first row of the block with a sum that overflows, or -1.
-
-        About `share` of the file has been read: so much memory is asked for at once; pages never touched cost nothing.
-        """
-        self.num_features = max(self.num_features, block.num_features)
-        if self.num_features > self._width:
-            width = self.num_features
-            if (
-                self._rows
-            ):  # wider than needed: else a file whose indices rise to its end is moved at each block
-                width = max(width, self._width * 9 // 8)
-                self._reserve(self._rows * width, share)
-                parse.change_width(self._flat, self._rows, self._width, width)
-            self._width = width
-        first = self._rows
-        self._rows += len(block.labels)
-        self._reserve(self._rows * self._width, share)
-        how = (duplicates == "first", duplicates == "sum")
-        return parse.fill(self._flat, first, self._width, block.row_ends, block.indices, block.values, *how)
-
-    def finish(self) -> np.ndarray:
-        """float32 [rows, num_features], writable."""
-        if self._width > self.num_features:
-            parse.change_width(self._flat, self._rows, self._width, self.num_features)
-        size = self._rows * self.num_features
-        if self._path is None:
-            self._flat.resize(size, refcheck=False)
-        else:
-            self._flat = np.zeros(0, np.float32)
-            os.truncate(self._path, _NPY_HEADER_BYTES + 4 * size)
-            with self._path.open("r+b") as file:
-                shape = (self._rows, self.num_features)
-                header = {"descr": "<f4", "fortran_order": False, "shape": shape}
-                np.lib.format.write_array_header_1_0(file, header)
-                assert file.tell() == _NPY_HEADER_BYTES
-            self._map(size)
-        return self._flat.reshape(self._rows, self.num_features)
-
-    def discard(self) -> None:
-        """Removes the file of a reading that failed."""
-        if self._path is not None:
-            self._path.unlink(missing_ok=True)
-
-    def _reserve(self, size: int, share: float) -> None:
-        if size <= self._flat.size:
-            return
-        if self._path is None and self._flat.size == 0:
-            with contextlib.suppress(MemoryError):  # it is a guess
-                self._flat = np.zeros(max(int(size * 1.01 / share), size), np.float32)
-                return
-        size = max(self._flat.size * 17 // 16, size)
-        if self._path is None:
-            # realloc, which moves pages, not bytes, where the C library can; numpy fills the rest with zeros
-            self._flat.resize(size, refcheck=False)
-            return
-        self._flat = np.zeros(0, np.float32)
-        with self._path.open("ab") as file:
-            num_bytes = _NPY_HEADER_BYTES + 4 * size
-            if hasattr(os, "posix_fallocate"):  # a full disk is an OSError here, and a SIGBUS in a mapping
-                os.posix_fallocate(file.fileno(), 0, num_bytes)
-            else:
-                file.truncate(num_bytes)
-        self._map(size)
-
-    def _map(self, size: int) -> None:
-        assert self._path is not None
-        mapped = np.memmap(self._path, np.float32, "r+", _NPY_HEADER_BYTES, (size,))
-        self._flat = mapped.view(np.ndarray)
 
 
 def _collect(
     path: Path,
     blocks: Iterator[tuple[Block, int, int]],
-    matrix: _Matrix,
+    matrix: Matrix,
     options: Options,
     regroup: bool,
     sizes: np.ndarray | None,
@@ -310,7 +233,7 @@ def _gather(
         ends = np.cumsum(sizes[runs])
         order = np.arange(len(labels)) + np.repeat(starts[runs] - ends + sizes[runs], sizes[runs])
         labels[:] = labels[order]
-        parse.take_rows(features, order)
+        take_rows(features, order)
     offsets = np.zeros(len(numbers) + 1, np.int64)
     np.add.at(offsets, query_of_run + 1, sizes)
     return np.cumsum(offsets), np.array(list(numbers))
@@ -325,8 +248,8 @@ def _read_group_sizes(path: Path) -> np.ndarray:
     """int64 [queries] from LightGBM's .query format: one whole number >= 1 a line."""
     sizes = []
     num_lines = 0
-    for text, _, _ in read_blocks(path, _BLOCK_BYTES):
-        for raw in text[: -len(parse.PADDING)].splitlines():
+    for text in read_blocks(path, _BLOCK_BYTES, []):
+        for raw in text.buffer[: text.size].splitlines():
             num_lines += 1
             size = raw.strip()
             if size and (not size.isdigit() or len(size) > 9 or int(size) == 0):

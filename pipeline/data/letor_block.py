@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from decimal import Decimal
 from typing import NamedTuple
 
 import numpy as np
@@ -111,25 +112,60 @@ def _qid_problem(raw: bytearray) -> str | None:
     return None if qid.split() == [qid] else "holds white space"
 
 
-def scan_block(text: bytearray, options: Options) -> Block:
-    """Parses whole lines that PADDING follows."""
-    size = len(text) - len(parse.PADDING)
+def _nearest_float32(text: str) -> np.float32:
+    """The float32 nearest to a decimal number, ties to even; inf where it overflows.
+
+    float32(float(text)) rounds twice: 1.000000059604644775390625000001 would become 1.
+    """
+    wide = float(text)
+    with np.errstate(over="ignore"):
+        rounded = np.float32(wide)
+        low, high = (_limited(np.nextafter(rounded, np.float32(end))) for end in (-np.inf, np.inf))
+    middle = _limited(rounded)
+    below, above = (low, middle) if wide < middle else (middle, high)
+    exact = Decimal(text)
+    if wide != (below + above) / 2 or exact == Decimal(wide):
+        return rounded
+    with np.errstate(over="ignore"):
+        return np.float32(above if exact > Decimal(wide) else below)  # float() has hidden the side of the tie
+
+
+def _limited(value: np.float32) -> float:
+    """Infinity as the next power of two, the border that IEEE 754 rounds at."""
+    return float(value) if np.isfinite(value) else math.copysign(2.0**128, value)
+
+
+class Scratch:
+    """Arrays that `scan_block` writes to: fresh pages for each block would cost a third of the parsing."""
+
+    def __init__(self) -> None:
+        self._num_bytes = -1
+
+    def arrays(self, num_bytes: int, has_qid: bool) -> tuple[np.ndarray, ...]:
+        """labels, row_lines, row_ends, indices, values, groups, odd of `letor_parse.scan` for that much text."""
+        if num_bytes > self._num_bytes:
+            self._num_bytes = num_bytes
+            rows = num_bytes // (8 if has_qid else 2) + 1  # the shortest is '0 qid:1\n' or '0\n'
+            entries = num_bytes // 4 + 1  # the shortest is ' 1:0'
+            self._arrays = (
+                np.empty(rows, np.float32), np.empty(rows, np.int32), np.empty(rows, np.int64),
+                np.empty(entries, np.int32), np.empty(entries, np.float32),
+                np.empty((rows, 3), np.int32), np.empty((rows + entries, 3), np.int32),
+            )  # fmt: skip
+        return self._arrays
+
+
+def scan_block(text: bytearray, size: int, options: Options, scratch: Scratch) -> Block:
+    """Parses the first `size` bytes, whole lines that PADDING follows; the arrays are those of `scratch`."""
     size += not text.endswith(b"\n", 0, size)  # the first byte of the padding ends the last line
-    max_rows = size // (8 if options.has_qid else 2) + 1  # the shortest is '0 qid:1\n' or '0\n'
-    max_entries = size // 4 + 1  # the shortest is ' 1:0'
-    labels = np.empty(max_rows, np.float32)
-    row_lines = np.empty(max_rows, np.int32)
-    row_ends = np.empty(max_rows, np.int64)
-    indices = np.empty(max_entries, np.int32)
-    values = np.empty(max_entries, np.float32)
-    groups = np.empty((max_rows, 3), np.int32)
-    odd = np.empty((max_rows + max_entries, 3), np.int32)
+    arrays = scratch.arrays(size, options.has_qid)
+    labels, row_lines, row_ends, indices, values, groups, odd = arrays
     ascending, unique = options.unsorted == "error", options.duplicates == "error"
     seen = np.zeros(options.limit + 1 if unique and not ascending else 0, np.int32)
     missing = math.nan if options.missing_value is None else _within_float64(options.missing_value)
     num_rows, num_groups, num_odd, num_lines, num_features, widest_line, wrong, where = parse.scan(
         np.frombuffer(text, np.uint8), size, options.has_qid, ascending, unique, options.limit, missing,
-        seen, labels, row_lines, row_ends, indices, values, groups, odd,
+        seen, *arrays,
     )  # fmt: skip
     faults = []  # (byte, what, mend)
     if wrong != parse.NOTHING:
@@ -137,7 +173,7 @@ def scan_block(text: bytearray, options: Options) -> Block:
 
     for target, start, stop in odd[:num_odd].tolist():
         number = text[start:stop].decode()
-        value = parse.nearest_float32(number)
+        value = _nearest_float32(number)
         if not np.isfinite(value):
             what = f"the {'value' if target >= 0 else 'label'} {excerpt(text[start:stop])} is too large for float32"
             faults.append((start, what, _MISSING_MEND if target >= 0 else "write a smaller label"))

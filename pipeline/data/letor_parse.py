@@ -1,19 +1,21 @@
-"""The compiled part of the LETOR reader: bytes of whole lines -> rows in compressed form -> a dense matrix.
+"""The compiled part of the LETOR reader: bytes of whole lines -> rows in compressed form.
 
 It runs without the interpreter lock. Whatever is rare (a number on the border between two float32s, an error) is
-only located here and left to Python. All in one file: numba's cache does not see changes in another one.
+only located here and left to Python (letor_block). Numbers and lines are in one file, because numba's cache of `scan`
+does not see changes in another one.
 """
 
 from __future__ import annotations
 
-import math
 import sys
 from collections.abc import Callable
-from decimal import Decimal
 from typing import Any, TypeVar
 
 import numba
 import numpy as np
+from llvmlite import ir
+from numba import types
+from numba.extending import intrinsic
 
 MAX_INDEX = 1_000_000  # of a feature; beyond it a dense matrix is not what the file is for
 
@@ -28,7 +30,6 @@ _Q, _I, _D = b"qid"
 PADDING = b"\n" * 32  # behind the text that `scan` gets, so that it can read ahead
 _U64 = np.uint64  # as an index it spares the test for numbers that count from the end
 _ONES = _U64(0x0101010101010101)
-_LOW_BITS, _HIGH_BITS = _U64(0x7F7F7F7F7F7F7F7F), _U64(0x8080808080808080)
 
 _MIN_EXPONENT, _MAX_EXPONENT = -330, 308
 _POWERS = np.array(
@@ -47,35 +48,12 @@ _VANISHING = 1e-46  # below half of the smallest float32
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
 
-def _compiled(function: _Function) -> _Function:
+def compiled(function: _Function) -> _Function:
     """numba.njit that runs without the interpreter lock, kept on disk where some folder for that is writable."""
     try:  # __pycache__ beside this file, else the user's cache folder
         return numba.njit(nogil=True, error_model="numpy", cache=True)(function)  # type: ignore[no-any-return]
     except RuntimeError:
         return numba.njit(nogil=True, error_model="numpy")(function)  # type: ignore[no-any-return]
-
-
-def nearest_float32(text: str) -> np.float32:
-    """The float32 nearest to a decimal number, ties to even; inf where it overflows.
-
-    float32(float(text)) rounds twice: 1.000000059604644775390625000001 would become 1.
-    """
-    wide = float(text)
-    with np.errstate(over="ignore"):
-        rounded = np.float32(wide)
-        low, high = (_limited(np.nextafter(rounded, np.float32(end))) for end in (-np.inf, np.inf))
-    middle = _limited(rounded)
-    below, above = (low, middle) if wide < middle else (middle, high)
-    exact = Decimal(text)
-    if wide != (below + above) / 2 or exact == Decimal(wide):
-        return rounded
-    with np.errstate(over="ignore"):
-        return np.float32(above if exact > Decimal(wide) else below)  # float() has hidden the side of the tie
-
-
-def _limited(value: np.float32) -> float:
-    """Infinity as the next power of two, the border that IEEE 754 rounds at."""
-    return float(value) if np.isfinite(value) else math.copysign(2.0**128, value)
 
 
 # What is called for every value: a call that takes an array would count references, which costs more than the work.
@@ -108,37 +86,53 @@ def _word(text: np.ndarray, at: int) -> np.uint64:
     return word
 
 
-@_scalar
-def _at_least(word: np.uint64, byte: int) -> np.uint64:
-    """The highest bit of each byte that is `byte` (1 to 127) or more."""
-    return (((word & _LOW_BITS) + _U64(128 - byte) * _ONES) | word) & _HIGH_BITS
+@intrinsic
+def _masks(typing: Any, text: types.Array, at: types.Integer) -> tuple[Any, Any]:
+    """What 16 bytes are, as masks of 16 bits, the first byte lowest -> (end a number, points, digits)."""
+
+    def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        array = context.make_array(signature.args[0])(context, builder, arguments[0])
+        address = builder.gep(array.data, [arguments[1]])
+        sixteen = ir.VectorType(ir.IntType(8), 16)
+        some = builder.load(builder.bitcast(address, sixteen.as_pointer()), align=1)
+
+        def all_of(byte: int) -> ir.Constant:
+            return ir.Constant(sixteen, [byte] * 16)
+
+        ends = builder.icmp_unsigned("<", some, all_of(_PLUS))
+        points = builder.icmp_unsigned("==", some, all_of(_POINT))
+        digits = builder.icmp_unsigned("<", builder.sub(some, all_of(_ZERO)), all_of(10))
+        masks = [
+            builder.zext(builder.bitcast(m, ir.IntType(16)), ir.IntType(64)) for m in (ends, points, digits)
+        ]
+        return context.make_tuple(builder, signature.return_type, masks)
+
+    return types.UniTuple(types.uint64, 3)(text, at), emit
+
+
+@intrinsic
+def _lowest_bit(typing: Any, mask: types.Integer) -> tuple[Any, Any]:
+    """The number of the lowest bit that is set in a uint64, which is not 0."""
+
+    def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return builder.cttz(arguments[0], ir.Constant(ir.IntType(1), 1))
+
+    return types.int64(types.uint64), emit
 
 
 @_scalar
-def _first_mark(low: np.uint64, high: np.uint64) -> int:
-    """The number of the first of 16 bytes whose highest bit is set, or 16."""
-    low >>= _U64(7)
-    high >>= _U64(7)
-    in_low = (((low & (~low + _U64(1))) - _U64(1) & _ONES) * _ONES) >> _U64(
-        56
-    )  # a one for each byte before it
-    in_high = (((high & (~high + _U64(1))) - _U64(1) & _ONES) * _ONES) >> _U64(56)
-    return np.int64(in_low + in_high if low == 0 else in_low)
-
-
-@_scalar
-def _digits(word: np.uint64, count: int) -> tuple[bool, int]:
-    """The number that the first 0 to 8 bytes make -> (all are digits, number); pairs, then fours, then all."""
-    word ^= _U64(0x30) * _ONES
+def _digits(word: np.uint64, count: int) -> int:
+    """The number that the first 0 to 8 bytes, all digits, make: pairs, then fours, then all."""
     shift = _U64(32) - _U64(4) * _U64(count)
-    word = word << shift << shift  # zeros in front; in two steps, for no shift reaches 64
-    are_digits = _at_least(word, 10) == 0
+    word = (
+        (word - _U64(0x30) * _ONES) << shift << shift
+    )  # zeros in front; in two steps, for no shift reaches 64
     word = word * _U64(10) + (word >> _U64(8))
     fours = _U64(0x000000FF000000FF)
     word = (word & fours) * _U64(100 + (1_000_000 << 32)) + (word >> _U64(16) & fours) * _U64(
         1 + (10_000 << 32)
     )
-    return are_digits, np.int64(word >> _U64(32))
+    return np.int64(word >> _U64(32))
 
 
 @_scalar
@@ -147,7 +141,7 @@ def _distance(value: float) -> int:
     return (np.float64(value).view(np.int64) & 0x1FFFFFFF) - 0x10000000
 
 
-@_compiled
+@compiled
 def _any_number(text: np.ndarray, at: int) -> tuple[int, int, float]:
     """Reads a decimal number -> (kind, its end, value). float32(value) is the nearest float32 if kind is _NUMBER.
 
@@ -226,25 +220,24 @@ def _short_number(text: np.ndarray, at: int) -> tuple[bool, int, float]:
     Without a branch, because the lengths cannot be foreseen and a wrong guess costs the processor as much as all of
     this. Source: D. Lemire, "Number parsing at a gigabyte per second", 2021.
     """
-    low, high = _word(text, at), _word(text, at + 8)
-    length = _first_mark(~_at_least(low, _PLUS) & _HIGH_BITS, ~_at_least(high, _PLUS) & _HIGH_BITS)
-    points = _U64(_POINT) * _ONES
-    point = _first_mark(~_at_least(low ^ points, 1) & _HIGH_BITS, ~_at_least(high ^ points, 1) & _HIGH_BITS)
-    point = min(point, length)
+    ends, points, are_digits = _masks(text, at)
+    length = _lowest_bit(ends | _U64(1 << 16))
+    point = min(_lowest_bit(points | _U64(1 << 16)), length)
     negative = text[_U64(at)] == _MINUS
     signed = np.int64(negative | (text[_U64(at)] == _PLUS))
     num_whole, num_decimals = point - signed, max(length - point - 1, 0)
-    are_whole, whole = _digits(_word(text, at + signed), num_whole)
-    are_decimals, decimals = _digits(_word(text, at + point + 1), num_decimals)
+    number = ((_U64(1) << _U64(length)) - _U64(1)) & ~_U64(signed) & ~(_U64(1) << _U64(point))
+    whole = _digits(_word(text, at + signed), num_whole)
+    decimals = _digits(_word(text, at + point + 1), num_decimals)
     digits = whole * _TENS[_U64(num_decimals)] + decimals
     value = (-digits if negative else digits) * _TENTHS[_U64(num_decimals)]
     is_short = (
-        are_whole & are_decimals & (num_whole <= 8) & (num_decimals <= 8) & (num_whole + num_decimals > 0)
+        (number & ~are_digits == 0) & (num_whole <= 8) & (num_decimals <= 8) & (num_whole + num_decimals > 0)
     )
     return is_short & _is_end(text[_U64(at + length)]) & (abs(_distance(value)) > 8), at + length, value
 
 
-@_compiled
+@compiled
 def scan(
     text: np.ndarray,  # uint8 [size + 31 or more]: whole lines, each with its newline, and PADDING
     size: int,
@@ -329,8 +322,10 @@ def scan(
                 if text[_U64(at)] == _NEWLINE or text[_U64(at)] == _RETURN or text[_U64(at)] == _HASH:
                     break
                 index = 0
+                while _is_digit(text[_U64(at)]) and index <= MAX_INDEX:
+                    index = index * 10 + (np.int64(text[_U64(at)]) - _ZERO)
+                    at += 1
                 while _is_digit(text[_U64(at)]):
-                    index = min(index * 10 + (np.int64(text[_U64(at)]) - _ZERO), 1_000_000_000)
                     at += 1
                 if index == 0 or text[_U64(at)] != _COLON:
                     wrong = BAD_INDEX
@@ -389,66 +384,3 @@ def scan(
         at += 1
         line += 1
     return rows, num_groups, num_odd, line, largest, largest_line, wrong, where
-
-
-@_compiled
-def fill(
-    flat: np.ndarray,  # float32 [at least (first + rows) * width], zero where these rows go
-    first: int,
-    width: int,
-    row_ends: np.ndarray,
-    indices: np.ndarray,
-    values: np.ndarray,
-    backwards: bool,  # so that of two values of a feature the first one stays
-    add: bool,
-) -> int:
-    """Writes scanned rows into a dense matrix -> the first row with a sum that overflows, or -1."""
-    overflow = -1
-    start = 0
-    for row in range(row_ends.size):
-        base = (first + row) * width
-        stop = row_ends[row]
-        if add:
-            for entry in range(start, stop):
-                flat[base + indices[entry]] += values[entry]
-                if overflow < 0 and not np.isfinite(flat[base + indices[entry]]):
-                    overflow = row
-        elif backwards:
-            for entry in range(stop - 1, start - 1, -1):
-                flat[base + indices[entry]] = values[entry]
-        else:
-            for entry in range(start, stop):
-                flat[base + indices[entry]] = values[entry]
-        start = stop
-    return overflow
-
-
-@_compiled
-def change_width(flat: np.ndarray, rows: int, old: int, new: int) -> None:
-    """Turns [rows, old] into [rows, new] in place: cuts columns off, or adds columns of zeros."""
-    if new < old:
-        for row in range(rows):
-            for column in range(new):
-                flat[row * new + column] = flat[row * old + column]
-    else:
-        for row in range(rows - 1, -1, -1):
-            for column in range(old - 1, -1, -1):
-                flat[row * new + column] = flat[row * old + column]
-            flat[row * new + old : (row + 1) * new] = 0
-
-
-@_compiled
-def take_rows(matrix: np.ndarray, order: np.ndarray) -> None:
-    """matrix[:] = matrix[order] in place, for a permutation `order`, which is used up."""
-    for first in range(order.size):
-        if order[first] == first:
-            continue
-        kept = matrix[first].copy()
-        row = first
-        while order[row] != first:
-            source = order[row]
-            matrix[row] = matrix[source]
-            order[row] = row
-            row = source
-        matrix[row] = kept
-        order[row] = row

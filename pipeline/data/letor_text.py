@@ -12,7 +12,7 @@ import stat
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, NamedTuple
 
 from pipeline.data import letor_parse as parse
 
@@ -88,14 +88,26 @@ def _opened(path: Path) -> Iterator[tuple[io.BufferedIOBase, io.BufferedReader]]
             yield file, file
 
 
-def read_blocks(path: Path, block_bytes: int) -> Iterator[tuple[bytearray, int, int]]:
-    """-> (whole lines and PADDING, bytes of the file read so far, bytes in all)."""
+class Text(NamedTuple):
+    """Whole lines: the first `size` bytes of `buffer`, with PADDING behind them."""
+
+    buffer: bytearray
+    size: int
+    position: int  # bytes of the file read so far
+    num_bytes: int  # of the file
+
+
+def read_blocks(path: Path, block_bytes: int, spare: list[bytearray]) -> Iterator[Text]:
+    """The lines in blocks. Buffers are taken from `spare` while it has some: new ones cost as much as the reading."""
     with _opened(path) as (stream, file):
         num_bytes = os.fstat(file.fileno()).st_size
         rest = b""  # of a line that began in the block before
         is_first, is_last = True, False
         while not is_last:
-            text = bytearray(max(block_bytes, 2 * len(rest)) + len(parse.PADDING))
+            num_needed = max(block_bytes, 2 * len(rest)) + len(parse.PADDING)
+            text = spare.pop() if spare else bytearray()
+            if len(text) < num_needed:
+                text = bytearray(num_needed)
             text[: len(rest)] = rest
             try:
                 with memoryview(text) as view:
@@ -112,8 +124,8 @@ def read_blocks(path: Path, block_bytes: int) -> Iterator[tuple[bytearray, int, 
                 raise LetorError(path, None, what, BINARY_MEND)
             if end == 0:
                 continue
-            text[end:] = parse.PADDING
+            text[end : end + len(parse.PADDING)] = parse.PADDING
             if is_first and text.startswith(_BYTE_ORDER_MARK):
-                del text[: len(_BYTE_ORDER_MARK)]
+                text[: len(_BYTE_ORDER_MARK)] = b" " * len(_BYTE_ORDER_MARK)
             is_first = False
-            yield text, file.tell(), num_bytes
+            yield Text(text, end, file.tell(), num_bytes)

@@ -1,0 +1,160 @@
+"""The dense matrix that scanned rows go to, in memory or mapped in a file, and its compiled loops."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from pathlib import Path
+
+import numpy as np
+
+from pipeline.data.letor_block import Block
+from pipeline.data.letor_parse import compiled
+
+_NPY_HEADER_BYTES = 128
+
+
+class Matrix:
+    """A float32 matrix that grows by rows and columns without a second copy, in memory or mapped in an .npy file."""
+
+    def __init__(self, path: Path | None, num_features: int) -> None:
+        self.num_features = num_features
+        self._path = path
+        self._rows = 0
+        self._width = num_features  # may run ahead of num_features
+        self._flat = np.zeros(0, np.float32)  # zeros behind the last row
+        if path is not None:
+            path.write_bytes(b"")
+
+    def append(self, block: Block, *, duplicates: str, share: float) -> int:
+        """Takes the rows in -> the first row of the block with a sum that overflows, or -1.
+
+        About `share` of the file has been read: so much memory is asked for at once; pages never touched cost nothing.
+        """
+        self.num_features = max(self.num_features, block.num_features)
+        if self.num_features > self._width:
+            width = self.num_features
+            if (
+                self._rows
+            ):  # wider than needed: else a file whose indices rise to its end is moved at each block
+                width = max(width, self._width * 9 // 8)
+                self._reserve(self._rows * width, share)
+                change_width(self._flat, self._rows, self._width, width)
+            self._width = width
+        first = self._rows
+        self._rows += len(block.labels)
+        self._reserve(self._rows * self._width, share)
+        how = (duplicates == "first", duplicates == "sum")
+        return fill(self._flat, first, self._width, block.row_ends, block.indices, block.values, *how)
+
+    def finish(self) -> np.ndarray:
+        """float32 [rows, num_features], writable."""
+        if self._width > self.num_features:
+            change_width(self._flat, self._rows, self._width, self.num_features)
+        size = self._rows * self.num_features
+        if self._path is None:
+            self._flat.resize(size, refcheck=False)
+        else:
+            self._flat = np.zeros(0, np.float32)
+            os.truncate(self._path, _NPY_HEADER_BYTES + 4 * size)
+            with self._path.open("r+b") as file:
+                shape = (self._rows, self.num_features)
+                header = {"descr": "<f4", "fortran_order": False, "shape": shape}
+                np.lib.format.write_array_header_1_0(file, header)
+                assert file.tell() == _NPY_HEADER_BYTES
+            self._map(size)
+        return self._flat.reshape(self._rows, self.num_features)
+
+    def discard(self) -> None:
+        """Removes the file of a reading that failed."""
+        if self._path is not None:
+            self._path.unlink(missing_ok=True)
+
+    def _reserve(self, size: int, share: float) -> None:
+        if size <= self._flat.size:
+            return
+        if self._path is None and self._flat.size == 0:
+            with contextlib.suppress(MemoryError):  # it is a guess
+                self._flat = np.zeros(max(int(size * 1.01 / share), size), np.float32)
+                return
+        size = max(self._flat.size * 17 // 16, size)
+        if self._path is None:
+            # realloc, which moves pages, not bytes, where the C library can; numpy fills the rest with zeros
+            self._flat.resize(size, refcheck=False)
+            return
+        self._flat = np.zeros(0, np.float32)
+        with self._path.open("ab") as file:
+            num_bytes = _NPY_HEADER_BYTES + 4 * size
+            if hasattr(os, "posix_fallocate"):  # a full disk is an OSError here, and a SIGBUS in a mapping
+                os.posix_fallocate(file.fileno(), 0, num_bytes)
+            else:
+                file.truncate(num_bytes)
+        self._map(size)
+
+    def _map(self, size: int) -> None:
+        assert self._path is not None
+        mapped = np.memmap(self._path, np.float32, "r+", _NPY_HEADER_BYTES, (size,))
+        self._flat = mapped.view(np.ndarray)
+
+
+@compiled
+def fill(
+    flat: np.ndarray,  # float32 [at least (first + rows) * width], zero where these rows go
+    first: int,
+    width: int,
+    row_ends: np.ndarray,
+    indices: np.ndarray,
+    values: np.ndarray,
+    backwards: bool,  # so that of two values of a feature the first one stays
+    add: bool,
+) -> int:
+    """Writes scanned rows into a dense matrix -> the first row with a sum that overflows, or -1."""
+    overflow = -1
+    start = 0
+    for row in range(row_ends.size):
+        base = (first + row) * width
+        stop = row_ends[row]
+        if add:
+            for entry in range(start, stop):
+                flat[base + indices[entry]] += values[entry]
+                if overflow < 0 and not np.isfinite(flat[base + indices[entry]]):
+                    overflow = row
+        elif backwards:
+            for entry in range(stop - 1, start - 1, -1):
+                flat[base + indices[entry]] = values[entry]
+        else:
+            for entry in range(start, stop):
+                flat[base + indices[entry]] = values[entry]
+        start = stop
+    return overflow
+
+
+@compiled
+def change_width(flat: np.ndarray, rows: int, old: int, new: int) -> None:
+    """Turns [rows, old] into [rows, new] in place: cuts columns off, or adds columns of zeros."""
+    if new < old:
+        for row in range(rows):
+            for column in range(new):
+                flat[row * new + column] = flat[row * old + column]
+    else:
+        for row in range(rows - 1, -1, -1):
+            for column in range(old - 1, -1, -1):
+                flat[row * new + column] = flat[row * old + column]
+            flat[row * new + old : (row + 1) * new] = 0
+
+
+@compiled
+def take_rows(matrix: np.ndarray, order: np.ndarray) -> None:
+    """matrix[:] = matrix[order] in place, for a permutation `order`, which is used up."""
+    for first in range(order.size):
+        if order[first] == first:
+            continue
+        kept = matrix[first].copy()
+        row = first
+        while order[row] != first:
+            source = order[row]
+            matrix[row] = matrix[source]
+            order[row] = row
+            row = source
+        matrix[row] = kept
+        order[row] = row
