@@ -30,14 +30,14 @@ from pipeline.data.transform import Transform, fit_transform
 from pipeline.evaluation import agreement, compare, latency, write_per_query
 from pipeline.evaluation.result import metrics_of_splits, provenance, size_facts
 from pipeline.export import RawScorer
-from pipeline.metrics import Ties, summarise
+from pipeline.metrics import NoRelevant, Ties, summarise
 from pipeline.models.scorer import build_scorer, num_parameters
 from pipeline.teacher.lambdamart import LambdaMART, fit_lambdamart
 from pipeline.teacher.run_file import read_scores
 from pipeline.teacher.scores import transform_scores
+from pipeline.tracking import Trackers, open_trackers, track_epoch, track_result
 from pipeline.training.fit import MONITOR, Interrupted, ListLoss, choose_jit, fit, load_history, load_weights
 from pipeline.training.strategy import is_chief, make_strategy
-from pipeline.training.tensorboard import EventWriter
 
 __all__ = ["Interrupted", "Run"]
 
@@ -66,6 +66,8 @@ class Run:
         self.store = Store(config.cache_dir)
         self.started = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
         self.seconds: dict[str, float] = {}
+        self.tracking = Trackers()  # those of the options while the run is called
+        self._tracked: set[str] = set()  # models whose curves are there
         # What is wrong with these options shows before anything is made.
         choose_jit(config.train.jit, self.strategy)
         self.losses: dict[str, ListLoss] = {"student": student_losses.distillation_loss(config.loss)}
@@ -184,11 +186,10 @@ class Run:
                 teacher = transform_scores(config.teacher.scores, self.teacher_scores("train"), train.offsets)
             else:
                 teacher = np.zeros(train.num_docs, np.float32)
-            events = EventWriter(config.run_dir / "events", model) if self.chief else None
+            self._tracked.add(model)
 
             def on_epoch(row: dict[str, Any]) -> None:
-                if events is not None:
-                    events.scalars(row["epoch"], _tags(row))
+                track_epoch(self.tracking, model, row)
                 self.progress(model, row, config.train.epochs)
 
             fit(
@@ -203,8 +204,6 @@ class Run:
                 chief=self.chief,
                 on_epoch=on_epoch,
             )
-            if events is not None:
-                events.close()
 
         if not self.chief:  # trains along, but keeps nothing; the chief holds the lock
             folder = self.store.path("student", key)
@@ -212,13 +211,10 @@ class Run:
                 make(self.store.work_path("student", key))
             return folder
         folder = self.store.get("student", key, make)
-        if not (
-            config.run_dir / "events" / model
-        ).exists():  # made by another run: its curves belong here too
-            events = EventWriter(config.run_dir / "events", model)
+        if model not in self._tracked:  # made by another run: its curves belong here too
+            self._tracked.add(model)
             for row in load_history(folder)["epochs"]:
-                events.scalars(row["epoch"], _tags(row))
-            events.close()
+                track_epoch(self.tracking, model, row)
         return folder
 
     def raw_scorer(self, model: str) -> RawScorer:
@@ -230,7 +226,7 @@ class Run:
     # -------------------------------------------------------------------------------------------- evaluate
 
     def evaluate(self) -> dict[str, Any]:
-        """result.json as a dict; also writes per_query.csv and the last events."""
+        """result.json as a dict; also writes per_query.csv and tells the trackers."""
         scores: dict[str, dict[str, np.ndarray]] = {
             "teacher": {split: self.teacher_scores(split) for split in ("vali", "test")}
         }
@@ -262,7 +258,9 @@ class Run:
         ]
         with atomic(self.config.run_dir / "per_query.csv") as temporary:
             write_per_query(temporary, self.data["test"], per_query)
-        self._final_events(models)
+        epochs = {model: len(load_history(self.trained(model))["epochs"]) for model in self.losses}
+        convention = cast(NoRelevant, self.config.evaluate.no_relevant)
+        track_result(self.tracking, models, per_query, epochs, convention)
         return {
             "run": {
                 "seed": self.config.seed,
@@ -288,24 +286,6 @@ class Run:
             "comparisons": comparisons,
         }
 
-    def _final_events(self, models: dict[str, dict[str, Any]]) -> None:
-        convention = self.config.evaluate.no_relevant
-        for model, result in models.items():
-            events = EventWriter(self.config.run_dir / "events", model)
-            last = 1 if model == "teacher" else len(load_history(self.trained(model))["epochs"])
-            test = {
-                f"test/ndcg@{k} ({convention})": result["metrics"]["test"][f"ndcg@{k}"][convention]
-                for k in (1, 5, 10)
-            }
-            events.scalars(last, {tag: value for tag, value in test.items() if value is not None})
-            if model == "teacher":  # a level line across the chart of the others
-                longest = max(len(load_history(self.trained(name))["epochs"]) for name in self.losses)
-                vali = {"ndcg@" + str(k): result["metrics"]["vali"][f"ndcg@{k}"]["skip"] for k in (1, 5, 10)}
-                for step in (1, longest):
-                    events.scalars(step, {f"vali/{k} (skip)": v for k, v in vali.items() if v is not None})
-            events.text("config", "```yaml\n" + (self.config.run_dir / "config.yaml").read_text() + "```")
-            events.close()
-
     # ------------------------------------------------------------------------------------------------- run
 
     def __call__(self) -> dict[str, Any] | None:
@@ -313,8 +293,12 @@ class Run:
         if self.config.train.deterministic:
             tf.config.experimental.enable_op_determinism()
         keras.utils.set_random_seed(self.config.seed)
-        if self.chief:
-            shutil.rmtree(self.config.run_dir / "events", ignore_errors=True)
+        if not self.chief:
+            return self._run_stages()
+        with open_trackers(self.config) as self.tracking:
+            return self._run_stages()
+
+    def _run_stages(self) -> dict[str, Any] | None:
         result = None
         for stage in self.config.stages():
             with self._timed(stage):
@@ -352,14 +336,6 @@ class Run:
 
 def _without(config: Any, *names: str) -> dict[str, Any]:
     return {key: value for key, value in dataclasses.asdict(config).items() if key not in names}
-
-
-def _tags(row: dict[str, Any]) -> dict[str, float]:
-    """TensorBoard tags of a row of the history; models share them, so that they share the charts."""
-    tags = {
-        f"train/{key}": row[key] for key in ("loss", "learning_rate", "steps_per_second", "docs_per_second")
-    }
-    return tags | {f"vali/{key} (skip)": value for key, value in row["vali"].items()}
 
 
 def _latency(

@@ -6,7 +6,7 @@ from hydra import compose, initialize_config_module
 from hydra.errors import ConfigCompositionException
 from omegaconf import MISSING
 
-from pipeline.config import CHOICES, ConfigError, EvaluateConfig, TrainConfig, from_composed
+from pipeline.config import CHOICES, ConfigError, EvaluateConfig, TrackingConfig, TrainConfig, from_composed
 from pipeline.losses.registry import DISTILLATION, make_loss, options_of
 from tests.conftest import ROOT
 
@@ -17,7 +17,11 @@ def composed(*overrides):
 
 
 CLASSES = [(f"{group}/{name}", cls) for group, choices in CHOICES.items() for name, cls in choices.items()]
-CLASSES += [("train/default", TrainConfig), ("evaluate/default", EvaluateConfig)]
+CLASSES += [
+    ("train/default", TrainConfig),
+    ("evaluate/default", EvaluateConfig),
+    ("tracking/default", TrackingConfig),
+]
 
 
 @pytest.mark.parametrize(("path", "cls"), CLASSES)
@@ -81,6 +85,8 @@ def test_values_arrive():
         ("teacher.members=3", "members differ in what they sample"),
         ("stage=teech", r"did you mean teacher\?"),
         ("evaluate.no_relevant=half", "available: one, skip, zero"),
+        ("tracking.writers=[tensorbord]", r"did you mean tensorboard\?"),
+        ("tracking.mlflow_uri=http://x", r"no effect; mend: tracking.writers=\[tensorboard,mlflow\]"),
     ],
 )
 def test_a_wrong_option_is_an_error_that_says_what_is_possible(override, message):

@@ -25,6 +25,7 @@ from pipeline.config.data import (
 )
 from pipeline.config.student import LinearStudent, MLPStudent
 from pipeline.config.teacher import LambdaMARTTeacher, RunFileTeacher, ScoresConfig
+from pipeline.config.tracking import TrackingConfig
 from pipeline.config.training import EvaluateConfig, LossConfig, TrainConfig
 
 __all__ = [
@@ -51,6 +52,7 @@ __all__ = [
     "SyntheticData",
     "TFDSData",
     "TeacherConfig",
+    "TrackingConfig",
     "TrainConfig",
     "TransformConfig",
     "YahooData",

@@ -29,6 +29,7 @@ from pipeline.config.data import (
 )
 from pipeline.config.student import LinearStudent, MLPStudent
 from pipeline.config.teacher import LambdaMARTTeacher, RunFileTeacher
+from pipeline.config.tracking import TrackingConfig
 from pipeline.config.training import EvaluateConfig, LossConfig, TrainConfig
 
 STAGES = ("data", "teacher", "student", "evaluate", "export")
@@ -66,6 +67,7 @@ class Config:
     loss: LossConfig
     train: TrainConfig
     evaluate: EvaluateConfig
+    tracking: TrackingConfig
 
     def __post_init__(self) -> None:
         one_of("stage", self.stage, ("all", *STAGES))
@@ -134,5 +136,6 @@ def from_composed(composed: omegaconf.DictConfig) -> Config:
         loss=LossConfig(**common, options=loss),
         train=_build(TrainConfig, values["train"], "train"),
         evaluate=_build(EvaluateConfig, values["evaluate"], "evaluate"),
+        tracking=_build(TrackingConfig, values["tracking"], "tracking"),
         **groups,
     )

@@ -1,0 +1,73 @@
+"""What of training and of the result goes to the trackers, under which tags."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from pipeline.metrics import NoRelevant
+from pipeline.metrics.ranked import fill_blank
+from pipeline.tracking.trackers import Tracker
+
+_CUTOFFS = (1, 5, 10)
+_MAIN = "ndcg@10"
+
+
+def track_epoch(tracker: Tracker, model: str, row: Mapping[str, Any]) -> None:
+    """A row of the training history."""
+    own = ("loss", "learning_rate", "steps_per_second", "docs_per_second")
+    values = {f"train/{key}": row[key] for key in own}
+    tracker.scalars(model, row["epoch"], values | {f"vali/{k} (skip)": v for k, v in row["vali"].items()})
+
+
+def track_result(
+    tracker: Tracker,
+    models: Mapping[str, Any],
+    per_query: Mapping[str, Mapping[str, np.ndarray]],
+    epochs: Mapping[str, int],
+    convention: NoRelevant,
+) -> None:
+    """The test NDCG of each model, its distribution over the queries, and what the runs of a sweep are compared by.
+
+    Args:
+      models: that of result.json.
+      per_query: model -> metric -> [test queries].
+      epochs: of each model that was trained in epochs; another one becomes a level line across their charts.
+      convention: how a query without a relevant document counts.
+    """
+    longest = max(epochs.values())
+    for model, result in models.items():
+        ndcg = {
+            split: {k: result["metrics"][split][f"ndcg@{k}"] for k in _CUTOFFS} for split in ("vali", "test")
+        }
+        if model not in epochs:
+            for step in sorted({1, longest}):
+                _scalars(
+                    tracker,
+                    model,
+                    step,
+                    {f"vali/ndcg@{k} (skip)": v["skip"] for k, v in ndcg["vali"].items()},
+                )
+        last = epochs.get(model, longest)
+        _scalars(
+            tracker,
+            model,
+            last,
+            {f"test/ndcg@{k} ({convention})": v[convention] for k, v in ndcg["test"].items()},
+        )
+        of_query = fill_blank(per_query[model][_MAIN], convention)
+        tracker.histogram(
+            model, last, f"test/{_MAIN} of each query ({convention})", of_query[~np.isnan(of_query)]
+        )
+    main = {
+        f"{split} {_MAIN} {model} ({convention})": result["metrics"][split][_MAIN][convention]
+        for model, result in models.items()
+        for split in (("vali", "test") if model == "student" else ("test",))
+    }
+    tracker.summary({tag: value for tag, value in main.items() if value is not None})
+
+
+def _scalars(tracker: Tracker, model: str, step: int, values: Mapping[str, float | None]) -> None:
+    tracker.scalars(model, step, {tag: value for tag, value in values.items() if value is not None})

@@ -1,0 +1,76 @@
+"""What a tracker is, and all trackers of a run as one."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
+from typing import Protocol
+
+import numpy as np
+
+from pipeline.config import Config
+from pipeline.tracking.csv_file import CSVTracker
+from pipeline.tracking.mlflow_run import MLflowTracker
+from pipeline.tracking.options import hyper_parameters
+from pipeline.tracking.tensorboard import TensorBoardTracker
+
+
+class Tracker(Protocol):
+    """Where the numbers of one run go. `model` is teacher, baseline or student; tags are the same for all."""
+
+    def scalars(self, model: str, step: int, values: Mapping[str, float]) -> None:
+        """Values of a step (an epoch); the last call for a step counts."""
+
+    def histogram(self, model: str, step: int, tag: str, values: np.ndarray) -> None:
+        """A value a query, float [queries] without NaN. Trackers without histograms do nothing."""
+
+    def summary(self, values: Mapping[str, float]) -> None:
+        """What runs of a sweep are compared by; once."""
+
+    def close(self, *, failed: bool) -> None:
+        """No call comes after this one."""
+
+
+class Trackers:
+    """A Tracker that hands each call to all of `trackers`; with none, it does nothing."""
+
+    def __init__(self, *trackers: Tracker) -> None:
+        self._trackers = trackers
+
+    def scalars(self, model: str, step: int, values: Mapping[str, float]) -> None:
+        for tracker in self._trackers:
+            tracker.scalars(model, step, values)
+
+    def histogram(self, model: str, step: int, tag: str, values: np.ndarray) -> None:
+        for tracker in self._trackers:
+            tracker.histogram(model, step, tag, values)
+
+    def summary(self, values: Mapping[str, float]) -> None:
+        for tracker in self._trackers:
+            tracker.summary(values)
+
+    def close(self, *, failed: bool) -> None:
+        for tracker in self._trackers:
+            tracker.close(failed=failed)
+
+
+@contextlib.contextmanager
+def open_trackers(config: Config) -> Iterator[Trackers]:
+    """The trackers of `tracking.writers` while the block runs; what an earlier run of the folder wrote is replaced.
+
+    Raises:
+      ConfigError: the package of a tracker is not installed, or its store cannot be opened.
+    """
+    options = hyper_parameters(config)
+    make: dict[str, Callable[[], Tracker]] = {
+        "tensorboard": lambda: TensorBoardTracker(config.run_dir, options),
+        "csv": lambda: CSVTracker(config.run_dir),
+        "mlflow": lambda: MLflowTracker(config.tracking, config.run_dir, options),
+    }
+    trackers = Trackers(*(make[name]() for name in dict.fromkeys(config.tracking.writers)))
+    try:
+        yield trackers
+    except BaseException:
+        trackers.close(failed=True)
+        raise
+    trackers.close(failed=False)
