@@ -8,8 +8,6 @@ import datetime
 import functools
 import json
 import logging
-import os
-import shutil
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -29,7 +27,8 @@ from pipeline.data.splits import SPLITS, input_files, read_splits
 from pipeline.data.transform import Transform, fit_transform
 from pipeline.evaluation import agreement, compare, latency, write_per_query
 from pipeline.evaluation.result import metrics_of_splits, provenance, size_facts
-from pipeline.export import RawScorer
+from pipeline.export.formats import check_formats, export
+from pipeline.export.raw_scorer import RawScorer
 from pipeline.metrics import NoRelevant, Ties, summarise
 from pipeline.models.scorer import build_scorer, num_parameters
 from pipeline.teacher.lambdamart import LambdaMART, fit_lambdamart
@@ -70,6 +69,7 @@ class Run:
         self._tracked: set[str] = set()  # models whose curves are there
         # What is wrong with these options shows before anything is made.
         choose_jit(config.train.jit, self.strategy)
+        check_formats(config.export)
         self.losses: dict[str, ListLoss] = {"student": student_losses.distillation_loss(config.loss)}
         if config.train.baseline:
             self.losses["baseline"] = student_losses.label_loss(config.loss)
@@ -314,7 +314,11 @@ class Run:
                 elif stage == "evaluate":
                     result = self.evaluate()
                 elif stage == "export":
-                    self._export()
+                    facts = export(
+                        self.raw_scorer("student"), self.data["test"], self.config.export, self.config.run_dir
+                    )
+                    if result is not None:
+                        result["export"] = facts
         if result is not None:
             write_json(self.config.run_dir / "result.json", result)
         return result
@@ -325,13 +329,6 @@ class Run:
         began = time.perf_counter()
         yield
         self.seconds[stage] = round(time.perf_counter() - began, 3)
-
-    def _export(self) -> None:
-        folder, temporary = self.config.run_dir / "student", self.config.run_dir / ".student.part"
-        shutil.rmtree(temporary, ignore_errors=True)
-        self.raw_scorer("student").save(temporary)
-        shutil.rmtree(folder, ignore_errors=True)
-        os.rename(temporary, folder)
 
 
 def _without(config: Any, *names: str) -> dict[str, Any]:

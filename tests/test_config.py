@@ -6,7 +6,15 @@ from hydra import compose, initialize_config_module
 from hydra.errors import ConfigCompositionException
 from omegaconf import MISSING
 
-from pipeline.config import CHOICES, ConfigError, EvaluateConfig, TrackingConfig, TrainConfig, from_composed
+from pipeline.config import (
+    CHOICES,
+    ConfigError,
+    EvaluateConfig,
+    ExportConfig,
+    TrackingConfig,
+    TrainConfig,
+    from_composed,
+)
 from pipeline.losses.registry import DISTILLATION, make_loss, options_of
 from tests.conftest import ROOT
 
@@ -20,6 +28,7 @@ CLASSES = [(f"{group}/{name}", cls) for group, choices in CHOICES.items() for na
 CLASSES += [
     ("train/default", TrainConfig),
     ("evaluate/default", EvaluateConfig),
+    ("export/default", ExportConfig),
     ("tracking/default", TrackingConfig),
 ]
 

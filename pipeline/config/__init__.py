@@ -23,6 +23,7 @@ from pipeline.config.data import (
     TransformConfig,
     YahooData,
 )
+from pipeline.config.export import ExportConfig
 from pipeline.config.student import LinearStudent, MLPStudent
 from pipeline.config.teacher import LambdaMARTTeacher, RunFileTeacher, ScoresConfig
 from pipeline.config.tracking import TrackingConfig
@@ -35,6 +36,7 @@ __all__ = [
     "ConfigError",
     "DataConfig",
     "EvaluateConfig",
+    "ExportConfig",
     "IstellaData",
     "IstellaSData",
     "IstellaXData",

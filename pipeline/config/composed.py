@@ -27,6 +27,7 @@ from pipeline.config.data import (
     TFDSData,
     YahooData,
 )
+from pipeline.config.export import ExportConfig
 from pipeline.config.student import LinearStudent, MLPStudent
 from pipeline.config.teacher import LambdaMARTTeacher, RunFileTeacher
 from pipeline.config.tracking import TrackingConfig
@@ -68,6 +69,7 @@ class Config:
     train: TrainConfig
     evaluate: EvaluateConfig
     tracking: TrackingConfig
+    export: ExportConfig
 
     def __post_init__(self) -> None:
         one_of("stage", self.stage, ("all", *STAGES))
@@ -137,5 +139,6 @@ def from_composed(composed: omegaconf.DictConfig) -> Config:
         train=_build(TrainConfig, values["train"], "train"),
         evaluate=_build(EvaluateConfig, values["evaluate"], "evaluate"),
         tracking=_build(TrackingConfig, values["tracking"], "tracking"),
+        export=_build(ExportConfig, values["export"], "export"),
         **groups,
     )

@@ -59,7 +59,10 @@ class Transform:
         """The same on a float32 [..., F] tensor, for exported models."""
         if self.log1p:
             features = tf.sign(features) * tf.math.log1p(tf.abs(features))
-        features = (features - self.mean) / self.deviation
+        if self.mean.any():  # else the pass over the features would change nothing
+            features = features - self.mean
+        if (self.deviation != 1).any():
+            features = features / self.deviation
         return features if self.clip is None else tf.clip_by_value(features, -self.clip, self.clip)
 
 

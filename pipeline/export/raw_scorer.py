@@ -1,4 +1,4 @@
-"""Students as SavedModels on raw features: the transform is inside."""
+"""Students on raw features: the transform is inside."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import tensorflow as tf
 import tf_keras as keras
 
 from pipeline.data.transform import Transform
+from pipeline.export.fold import fold_standardisation
 
 _ROWS = 1 << 15  # documents scored at a time
 
@@ -19,15 +20,23 @@ class RawScorer(tf.Module):
     `rank`: features float32 [docs, F] -> scores float32 [docs].
     `rank_lists`: features float32 [lists, list_size, F], mask bool [lists, list_size] -> scores
     [lists, list_size]; padding gets -inf, so that it sorts last.
+
+    Args:
+      transform: of raw features.
+      scorer: on transformed features.
+      fold: whether the standardisation goes into the first layer, where that can be.
     """
 
-    def __init__(self, transform: Transform, scorer: keras.Model) -> None:
+    def __init__(self, transform: Transform, scorer: keras.Model, *, fold: bool = True) -> None:
         super().__init__()
-        self.scorer = scorer
+        self.transform, self.scorer = transform, scorer
         num_features = len(transform.mean)
+        folded = fold_standardisation(transform, scorer) if fold else None
 
         @tf.function(input_signature=[tf.TensorSpec([None, num_features], tf.float32, "features")])
         def rank(features: tf.Tensor) -> dict[str, tf.Tensor]:
+            if folded is not None:
+                return {"scores": folded(features)}
             return {"scores": scorer(transform.in_graph(features), training=False)}
 
         @tf.function(
