@@ -77,14 +77,20 @@ class Run:
     # ------------------------------------------------------------------------------------------------ data
 
     @functools.cached_property
-    def data_folder(self) -> Path:
+    def _data_key(self) -> dict[str, Any]:
         key = _without(self.config.data, "transform", "dir", "data_dir")
-        key |= {name: self.store.digest(path) for name, path in input_files(self.config.data).items()}
+        return key | {name: self.store.digest(path) for name, path in input_files(self.config.data).items()}
 
+    @property
+    def _data_name(self) -> str:
+        return self.store.path("data", self._data_key).name
+
+    @functools.cached_property
+    def data_folder(self) -> Path:
         def make(folder: Path) -> None:
             write_json(folder / "data.json", describe(read_splits(self.config.data, folder)))
 
-        folder = self.store.get("data", key, make)
+        folder = self.store.get("data", self._data_key, make)
         described = json.loads((folder / "data.json").read_text())
         for line in summary(described):
             log.info("%s", line)
@@ -96,10 +102,13 @@ class Run:
     def data(self) -> dict[str, RankingData]:
         return {split: RankingData.load(self.data_folder / split) for split in SPLITS}
 
+    @property
+    def _features_key(self) -> dict[str, Any]:
+        return {"data": self._data_name, "transform": dataclasses.asdict(self.config.data.transform)}
+
     @functools.cached_property
     def features_folder(self) -> Path:
         config = self.config.data.transform
-        key = {"data": self.data_folder.name, "transform": dataclasses.asdict(config)}
 
         def make(folder: Path) -> None:
             transform = fit_transform(config, self.data["train"].features)
@@ -107,7 +116,7 @@ class Run:
             for split in ("train", "vali"):
                 np.save(folder / f"{split}.npy", transform(self.data[split].features))
 
-        return self.store.get("features", key, make)
+        return self.store.get("features", self._features_key, make)
 
     def transformed(self, split: str) -> RankingData:
         """A split as the scorers see it, memory-mapped."""
@@ -116,23 +125,31 @@ class Run:
 
     # --------------------------------------------------------------------------------------------- teacher
 
+    @property
+    def _teacher_key(self) -> dict[str, Any]:
+        return {"data": self._data_name, "teacher": _without(self.config.teacher, "scores")}
+
+    @functools.cached_property
+    def _scores_key(self) -> dict[str, Any]:
+        key = self._teacher_key
+        if not isinstance(self.config.teacher, LambdaMARTTeacher):
+            files = {split: Path(getattr(self.config.teacher, split)) for split in SPLITS}
+            key["teacher"] |= {split: self.store.digest(path) for split, path in files.items()}
+        return key
+
     @functools.cached_property
     def teacher(self) -> LambdaMART | None:
         """The teacher's model; None where its scores come from files."""
         config = self.config.teacher
         if not isinstance(config, LambdaMARTTeacher):
             return None
-        key = {"data": self.data_folder.name, "teacher": _without(config, "scores")}
         make = functools.partial(fit_lambdamart, config, self.data["train"], self.data["vali"])
-        return LambdaMART(self.store.get("teacher", key, make))
+        return LambdaMART(self.store.get("teacher", self._teacher_key, make))
 
     @functools.cached_property
     def scores_folder(self) -> Path:
         """Raw teacher scores of each split, float64 [docs], aligned with `data`."""
         config = self.config.teacher
-        key: dict[str, Any] = {"data": self.data_folder.name, "teacher": _without(config, "scores")}
-        if not isinstance(config, LambdaMARTTeacher):
-            key["teacher"] |= {split: self.store.digest(Path(getattr(config, split))) for split in SPLITS}
 
         def make(folder: Path) -> None:
             for split, data in self.data.items():
@@ -143,7 +160,7 @@ class Run:
                     scores = read_scores(Path(getattr(config, split)), data)
                 np.save(folder / f"{split}.npy", scores)
 
-        return self.store.get("scores", key, make)
+        return self.store.get("scores", self._scores_key, make)
 
     def teacher_scores(self, split: str) -> np.ndarray:
         scores: np.ndarray = np.load(self.scores_folder / f"{split}.npy", allow_pickle=False)
@@ -159,15 +176,14 @@ class Run:
     def build_scorer(self) -> keras.Model:
         return build_scorer(self.config.student, self.data["train"].num_features, seed=self.config.seed)
 
-    def trained(self, model: str) -> Path:
-        """The folder with the weights and the history of `student` or `baseline`."""
+    def _student_key(self, model: str) -> dict[str, Any]:
         config = self.config
         loss: dict[str, Any] = config.plain()["loss"]
         if model == "baseline":  # whatever the student's loss: a sweep over it trains the baseline once
             loss = {"label_loss": loss["label_loss"]}
-        key = {
-            "features": self.features_folder.name,
-            "scores": self.scores_folder.name if model == "student" else None,
+        return {
+            "features": self.store.path("features", self._features_key).name,
+            "scores": self.store.path("scores", self._scores_key).name if model == "student" else None,
             "transform_scores": dataclasses.asdict(config.teacher.scores) if model == "student" else None,
             "student": dataclasses.asdict(config.student),
             "loss": loss,
@@ -179,6 +195,10 @@ class Run:
             ],
             "tensorflow": tf.__version__,
         }
+
+    def trained(self, model: str) -> Path:
+        """The folder with the weights and the history of `student` or `baseline`."""
+        config, key = self.config, self._student_key(model)
 
         def make(folder: Path) -> None:
             train = self.transformed("train")
@@ -287,6 +307,30 @@ class Run:
         }
 
     # ------------------------------------------------------------------------------------------------- run
+
+    def plan(self) -> dict[str, list[tuple[str, str]]]:
+        """What the run will do: for each stage its artifacts, each `made before`, `goes on` or `to be made`.
+
+        Makes nothing; of large input files it reads the digest that artifacts are kept by. The stages after training
+        have no artifacts: they always run.
+        """
+        artifacts: dict[str, list[tuple[str, str, dict[str, Any]]]] = {
+            "data": [("data", "data", self._data_key), ("features", "features", self._features_key)],
+            "teacher": [("scores", "scores", self._scores_key)],
+            "student": [(model, "student", self._student_key(model)) for model in self.losses],
+        }
+        if isinstance(self.config.teacher, LambdaMARTTeacher):
+            artifacts["teacher"].insert(0, ("teacher", "teacher", self._teacher_key))
+
+        def state(kind: str, key: dict[str, Any]) -> str:
+            if self.store.path(kind, key).exists():
+                return "made before"
+            return "goes on" if self.store.work_path(kind, key).exists() else "to be made"
+
+        return {
+            stage: [(name, state(kind, key)) for name, kind, key in artifacts.get(stage, [])]
+            for stage in self.config.stages()
+        }
 
     def __call__(self) -> dict[str, Any] | None:
         """Runs the stages up to `stage`; the result, if the evaluation is among them."""

@@ -137,6 +137,30 @@ def test_another_temperature_trains_neither_teacher_nor_baseline_again(first, ti
         assert other["models"][model]["metrics"] == result["models"][model]["metrics"]
 
 
+def test_the_plan_says_what_is_made_before_and_makes_nothing(first, tiny):
+    stages = {
+        "data": ["data", "features"],
+        "teacher": ["teacher", "scores"],
+        "student": ["student", "baseline"],
+    }
+    everything = {**stages, "evaluate": [], "export": []}
+    fresh = Run(tiny(run="planned", cache="fresh"))
+    assert fresh.plan() == {
+        stage: [(name, "to be made") for name in names] for stage, names in everything.items()
+    }
+    assert not fresh.store.root.exists()
+    made = Run(tiny(run="planned")).plan()
+    assert made == {stage: [(name, "made before") for name in names] for stage, names in everything.items()}
+    cooler = Run(tiny("loss.temperature=0.7", "stage=student", run="planned"))
+    assert cooler.plan() == {
+        **{stage: made[stage] for stage in ("data", "teacher")},
+        "student": [("student", "to be made"), ("baseline", "made before")],
+    }
+    cooler.store.work_path("student", cooler._student_key("student")).mkdir()
+    assert cooler.plan()["student"][0] == ("student", "goes on")
+    cooler.store.work_path("student", cooler._student_key("student")).rmdir()
+
+
 def test_a_cached_student_brings_its_curves_into_the_new_run(first, tiny):
     config = tiny(run="curves")
     Run(config)()
