@@ -114,7 +114,7 @@ class Run:
             transform = fit_transform(config, self.data["train"].features)
             transform.save(folder)
             for split in ("train", "vali"):
-                np.save(folder / f"{split}.npy", transform(self.data[split].features))
+                transform.write(self.data[split].features, folder / f"{split}.npy")
 
         return self.store.get("features", self._features_key, make)
 

@@ -14,11 +14,41 @@ from pipeline.config.checks import check, one_of
 class TransformConfig:
     """What the scorers see; fitted on the training split, stored with the model."""
 
-    log1p: bool = True  # x -> sign(x) log(1 + |x|)
-    standardise: bool = True  # zero mean, unit standard deviation of each feature
+    log1p: bool = True  # x -> sign(x) log(1 + |x|), as DASALC does (Qin et al. 2021)
+    # Instead of log1p: x -> log(x + log_offset) of features without a negative training value, log(-x + log_offset) of
+    # those without a positive one; others stay. With 0.01 and standardise this is allRank's (Pobrotyn et al. 2020).
+    log_offset: float | None = None
+    log_except: list[int] = dataclasses.field(
+        default_factory=list
+    )  # features, from 1, that stay without a log
+    quantiles: int | None = (
+        None  # then x -> its place, 0 to 1, among so many quantiles of its feature; null: no
+    )
+    standardise: bool = True  # then zero mean, unit standard deviation of each feature
     clip: float | None = None  # to [-clip, clip], last; null: no clipping
 
     def __post_init__(self) -> None:
+        offset, quantiles = self.log_offset, self.quantiles
+        check(offset is None or offset > 0, "data.transform.log_offset", offset, "a number > 0, or null")
+        check(offset is None or not self.log1p, "data.transform.log1p", self.log1p, "false with log_offset")
+        check(
+            not self.log_except or self.log1p or offset is not None,
+            "data.transform.log_except",
+            self.log_except,
+            "[] without log1p and log_offset",
+        )
+        check(
+            all(index >= 1 for index in self.log_except),
+            "data.transform.log_except",
+            self.log_except,
+            "from 1 on",
+        )
+        check(
+            quantiles is None or 2 <= quantiles <= 4096,
+            "data.transform.quantiles",
+            quantiles,
+            "2 to 4096, or null",
+        )
         check(self.clip is None or self.clip > 0, "data.transform.clip", self.clip, "a number > 0, or null")
 
 

@@ -2,13 +2,30 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 
 from pipeline.data.ranking import RankingData
 
 _NPY_HEADER_BYTES = 128
+
+
+@contextlib.contextmanager
+def create_npy(path: Path, shape: tuple[int, ...]) -> Iterator[BinaryIO]:
+    """A new .npy file to which the float32 values of an array of that shape are then written."""
+    with path.open("wb") as file:
+        _write_header(file, shape)
+        yield file
+
+
+def _write_header(file: BinaryIO, shape: tuple[int, ...]) -> None:
+    header = {"descr": "<f4", "fortran_order": False, "shape": shape}
+    np.lib.format.write_array_header_1_0(file, header)
+    assert file.tell() == _NPY_HEADER_BYTES
 
 
 class RankingWriter:
@@ -50,9 +67,8 @@ class RankingWriter:
             raise ValueError("the split holds no query; mend: give a data set whose splits all have some")
         labels = np.concatenate(self._labels)
         self._features.seek(0)
-        header = {"descr": "<f4", "fortran_order": False, "shape": (len(labels), self._num_features)}
-        np.lib.format.write_array_header_1_0(self._features, header)
-        assert self._features.tell() == _NPY_HEADER_BYTES
+        assert self._num_features is not None
+        _write_header(self._features, (len(labels), self._num_features))
         self._features.close()
         offsets = np.cumsum([0, *map(len, self._labels)]).astype(np.int64)
         arrays = {"labels": labels, "offsets": offsets, "query_ids": np.array(list(self._query_ids))}

@@ -30,7 +30,7 @@ class RawScorer(tf.Module):
     def __init__(self, transform: Transform, scorer: keras.Model, *, fold: bool = True) -> None:
         super().__init__()
         self.transform, self.scorer = transform, scorer
-        num_features = len(transform.mean)
+        num_features = transform.num_features
         folded = fold_standardisation(transform, scorer) if fold else None
 
         @tf.function(input_signature=[tf.TensorSpec([None, num_features], tf.float32, "features")])

@@ -43,7 +43,7 @@ def in_float64(transform, scorer, raw):
 @pytest.mark.parametrize("log1p", [False, True])
 @pytest.mark.parametrize("clip", [None, 1.5])
 def test_folded_scores_are_as_exact_as_unfolded_ones(student, log1p, clip):
-    transform = fit_transform(TransformConfig(log1p, True, clip), RAW)
+    transform = fit_transform(TransformConfig(log1p=log1p, clip=clip), RAW)
     scorer = build_scorer(student, RAW.shape[1], seed=0)
     scorer.layers[1].bias.assign(np.arange(scorer.layers[1].units) / 8)
     folded = fold_standardisation(transform, scorer)
@@ -54,7 +54,7 @@ def test_folded_scores_are_as_exact_as_unfolded_ones(student, log1p, clip):
 
 
 def test_no_pass_over_the_features_is_left():
-    transform = fit_transform(TransformConfig(False, True, None), RAW[:, [0, 1, 5]])
+    transform = fit_transform(TransformConfig(log1p=False), RAW[:, [0, 1, 5]])
     folded = fold_standardisation(transform, build_scorer(LinearStudent(), 3, seed=0))
     graph = tf.function(folded, input_signature=[tf.TensorSpec([None, 3])]).get_concrete_function().graph
     operations = {operation.type for operation in graph.get_operations()}
@@ -72,7 +72,7 @@ def test_a_scorer_that_uses_its_input_twice_is_left_alone():
 
 
 def test_a_transform_that_does_not_standardise_folds_to_the_same_scores():
-    transform = dataclasses.replace(fit_transform(TransformConfig(True, False, None), RAW))
+    transform = dataclasses.replace(fit_transform(TransformConfig(standardise=False), RAW))
     scorer = build_scorer(MLPStudent(hidden=[4]), 6, seed=1)
     folded = fold_standardisation(transform, scorer)
     np.testing.assert_allclose(
