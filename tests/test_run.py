@@ -233,7 +233,7 @@ def test_a_damaged_student_is_made_again_to_the_same_numbers(first, tiny, caplog
 def test_layers_import_only_what_stands_above_them():
     order = [
         "config", "artifacts", "data", "losses", "metrics", "tracking", "models", "teacher", "training", "student",
-        "evaluation", "report", "export", "run", "cli", "reproduce",
+        "evaluation", "report", "export", "rank", "run", "cli", "reproduce",
     ]  # fmt: skip
     for path in (ROOT / "pipeline").rglob("*.py"):
         own = path.relative_to(ROOT / "pipeline").with_suffix("").parts[0]

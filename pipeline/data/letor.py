@@ -101,7 +101,7 @@ def read_letor(
     sizes = None if group_sizes is None else _read_group_sizes(Path(group_sizes))
     matrix = Matrix(None if out_dir is None else out_dir / "features.npy", num_features or 0)
     try:
-        scanned = _scanned_blocks(path, options, threads or _num_cores(), block_bytes)
+        scanned = scanned_blocks(path, options, threads or num_cores(), block_bytes)
         with contextlib.closing(scanned) as blocks:
             labels, starts, names = _collect(path, blocks, matrix, options, regroup, sizes, progress)
         features = matrix.finish()
@@ -121,11 +121,11 @@ def _check(ok: bool, name: str, value: object, allowed: str) -> None:
         raise ValueError(f"{name}={value!r} is not possible; allowed: {allowed}")
 
 
-def _num_cores() -> int:
+def num_cores() -> int:
     return min(4, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
 
 
-def _scanned_blocks(
+def scanned_blocks(
     path: Path, options: Options, threads: int, block_bytes: int
 ) -> Generator[tuple[Block, int, int], None, None]:
     """The blocks in the order of the file, `threads` of them at work."""

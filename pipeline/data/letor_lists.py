@@ -1,0 +1,101 @@
+"""LETOR / SVMrank text of any size, a few whole lists at a time."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+
+from pipeline.data.letor import num_cores, scanned_blocks
+from pipeline.data.letor_block import Block, Fault, Options
+from pipeline.data.letor_matrix import fill
+from pipeline.data.letor_text import LetorError
+from pipeline.data.ranking import RankingData
+
+
+def read_lists(
+    path: Path | str,
+    *,
+    num_features: int,
+    duplicates: str = "error",
+    unsorted: str = "error",
+    missing_value: float | None = None,
+    progress: Callable[[int, int], None] | None = None,
+    block_bytes: int = 1 << 21,
+) -> Iterator[RankingData]:
+    """What `read_letor` gives, cut between lists; the memory holds a few blocks, the longest list and the query ids.
+
+    Args:
+      path: the file, with `qid:<id>` in each row and the rows of a query together.
+      num_features: the columns; a larger index is an error.
+      duplicates, unsorted, missing_value, progress, block_bytes: as for `read_letor`.
+
+    Yields:
+      Whole lists in the order of the file.
+
+    Raises:
+      LetorError: the first thing that is wrong in the file, when it is reached.
+    """
+    path = Path(path)
+    options = Options(num_features, duplicates, unsorted, missing_value, has_qid=True)
+    first_lines: dict[str, int] = {}  # by query id
+    features, labels = (
+        np.zeros((0, num_features), np.float32),
+        np.zeros(0, np.float32),
+    )  # of the last, unfinished list
+    name: str | None = None
+    num_lines = 0
+    with contextlib.closing(scanned_blocks(path, options, num_cores(), block_bytes)) as blocks:
+        for block, position, num_bytes in blocks:
+            rows = np.zeros((len(block.labels), num_features), np.float32)
+            how = (duplicates == "first", duplicates == "sum")
+            overflow = fill(
+                rows.reshape(-1), 0, num_features, block.row_ends, block.indices, block.values, *how
+            )
+            runs = [(row, query) for row, query in block.queries if row > 0 or query != name]
+            _check_block(path, block, overflow, runs, first_lines, num_lines)
+            num_lines += block.num_lines
+            starts = [len(labels) + row for row, _ in runs]
+            names = [query for _, query in runs]
+            if name is not None:
+                starts, names = [0, *starts], [name, *names]
+            features, labels = np.concatenate([features, rows]), np.concatenate([labels, block.labels])
+            if len(starts) > 1:
+                end = starts[-1]
+                yield RankingData(
+                    features[:end], labels[:end], np.array(starts, np.int64), np.array(names[:-1])
+                )
+                features, labels = features[end:].copy(), labels[end:].copy()
+            name = names[-1] if names else None
+            if progress is not None:
+                progress(position, num_bytes)
+    if name is None:
+        raise LetorError(path, None, "holds no row", "give a file with lines such as '2 qid:1 1:0.5'")
+    yield RankingData(features, labels, np.array([0, len(labels)]), np.array([name]))
+
+
+def _check_block(
+    path: Path,
+    block: Block,
+    overflow: int,
+    runs: list[tuple[int, str]],
+    first_lines: dict[str, int],
+    num_lines: int,
+) -> None:
+    """Raises what is wrong first in a block; notes where its queries began."""
+    faults = [] if block.fault is None else [block.fault]
+    for row, query in runs:
+        line = int(block.row_lines[row])
+        if query in first_lines:
+            what = f"query {query!r} again, after others; its rows began in line {first_lines[query]}"
+            faults.append(Fault(line, what, "bring the rows of a query together"))
+            break
+        first_lines[query] = num_lines + line + 1
+    if overflow >= 0:
+        what = "the sum of a feature's values is too large for float32"
+        faults.append(Fault(int(block.row_lines[overflow]), what, "set duplicates to first or last"))
+    if faults:
+        line, what, mend = min(faults, key=lambda fault: fault.line)
+        raise LetorError(path, num_lines + line + 1, what, mend)
