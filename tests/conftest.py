@@ -3,6 +3,7 @@
 import pipeline  # isort: skip  first: it sets what TensorFlow reads when it is imported
 
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ import tensorflow as tf
 from hydra import compose, initialize_config_module
 
 from pipeline.config import Config, from_composed
+from tests.browser import NAMES, Browser
 
 ROOT = Path(pipeline.__file__).resolve().parent.parent
 # One process can test tf.distribute over several devices; must happen before TensorFlow makes its devices.
@@ -34,6 +36,25 @@ def real_data() -> Path:
     folder = Path(os.environ.get("RANKDISTIL_TEST_DATA", ROOT.parent / "shared" / "data"))
     if not folder.is_dir():
         pytest.skip(f"no real data at {folder}; RANKDISTIL_TEST_DATA names another folder")
+    return folder
+
+
+@pytest.fixture
+def browser(tmp_path):
+    """A page of a real browser; tests that need it are skipped where there is none."""
+    executable = next(filter(None, map(shutil.which, NAMES)), None)
+    if executable is None:
+        pytest.skip(f"no browser here: none of {', '.join(NAMES)} (Debian: apt-get install chromium)")
+    opened = Browser(executable, tmp_path / "profile")
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def screenshots(tmp_path) -> Path:
+    """Where tests leave screenshots for people: the folder that RANKDISTIL_SCREENSHOTS names, or pytest's own."""
+    folder = Path(os.environ.get("RANKDISTIL_SCREENSHOTS", tmp_path))
+    folder.mkdir(parents=True, exist_ok=True)
     return folder
 
 

@@ -20,8 +20,8 @@ def hyper_parameters(config: Config) -> dict[str, Option]:
     """`loss.topk` -> 10 and so on, for a table with a row a run.
 
     TensorBoard's parallel coordinates leave out a run that lacks a key which another has. So an option that
-    only other choices have (`loss.topk` with loss=mse) is there too, with the value "-". Lists become text,
-    null becomes "none".
+    only another loss, student or teacher has (`loss.topk` with loss=mse) is there too, with the value "-". Lists
+    become text, null becomes "none".
     """
     values = dict.fromkeys(_keys_of_all_choices(), ABSENT) | dict(_leaves(config.plain()))
     return {
@@ -32,8 +32,8 @@ def hyper_parameters(config: Config) -> dict[str, Option]:
 
 
 def _keys_of_all_choices() -> Iterator[str]:
-    for group, choices in CHOICES.items():
-        for cls in choices.values():
+    for group in ("student", "teacher"):
+        for cls in CHOICES[group].values():
             yield from _keys(cls, f"{group}.")
     for loss in DISTILLATION.values():
         yield from (f"loss.{name}" for name in options_of(loss))

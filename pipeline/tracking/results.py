@@ -61,12 +61,14 @@ def track_result(
         tracker.histogram(
             model, last, f"test/{_MAIN} of each query ({convention})", of_query[~np.isnan(of_query)]
         )
-    main = {
-        f"{split} {_MAIN} {model} ({convention})": result["metrics"][split][_MAIN][convention]
-        for model, result in models.items()
-        for split in (("vali", "test") if model == "student" else ("test",))
+    # Short, and the student's first: TensorBoard sorts them, labels axes with them and takes the first for colours.
+    main = {"": ("student", "test"), " vali": ("student", "vali")}
+    main |= {f" {model}": (model, "test") for model in models if model != "student"}
+    compared = {
+        f"NDCG@10/{convention}{name}": models[model]["metrics"][split][_MAIN][convention]
+        for name, (model, split) in main.items()
     }
-    tracker.summary({tag: value for tag, value in main.items() if value is not None})
+    tracker.summary({tag: value for tag, value in compared.items() if value is not None})
 
 
 def _scalars(tracker: Tracker, model: str, step: int, values: Mapping[str, float | None]) -> None:

@@ -48,10 +48,11 @@ class TensorBoardTracker:
 
     def summary(self, values: Mapping[str, float]) -> None:
         with self._writer(_TRIAL).as_default(step=0):
-            hp.hparams(dict(self._options), trial_id="/".join(self._run_dir.parts[-2:]))
+            trial = f"{self._run_dir.name} ({self._run_dir.parent.name})"
+            hp.hparams(dict(self._options), trial_id=trial)
             config = (self._run_dir / "config.yaml").read_text(encoding="utf-8")
             tf.summary.text("config", f"```yaml\n{config}```")
-        self.scalars(_TRIAL, 0, {f"trial/{tag}": value for tag, value in values.items()})
+        self.scalars(_TRIAL, 0, values)
 
     def close(self, *, failed: bool) -> None:
         for writer in self._writers.values():

@@ -62,10 +62,11 @@ def test_a_trial_has_options_and_metrics_in_a_folder_of_its_own(tracked):
     assert given["train.baseline"].bool_value is True
     for model in MODELS:
         expected = result["models"][model]["metrics"]["test"]["ndcg@10"]["skip"]
-        assert value(events.Tensors(f"trial/test ndcg@10 {model} (skip)")[0]) == pytest.approx(expected)
+        tag = "NDCG@10/skip" if model == "student" else f"NDCG@10/skip {model}"
+        assert value(events.Tensors(tag)[0]) == pytest.approx(expected)
     assert set(events.Tags()["tensors"]) == {
-        *(f"trial/test ndcg@10 {model} (skip)" for model in MODELS),
-        *("trial/vali ndcg@10 student (skip)", "_hparams_/session_start_info", "config"),
+        *("NDCG@10/skip", "NDCG@10/skip vali", "NDCG@10/skip baseline", "NDCG@10/skip teacher"),
+        *("_hparams_/session_start_info", "config"),
     }
 
 
@@ -103,7 +104,7 @@ def test_csv_has_a_row_a_number(tracked):
     assert len(found) == len(rows)
     student = result["models"]["student"]["metrics"]["test"]["ndcg@10"]["skip"]
     assert found["student", "3", "test/ndcg@10 (skip)"] == student
-    assert found["", "", "test ndcg@10 student (skip)"] == student
+    assert found["", "", "NDCG@10/skip"] == student
     assert {step for model, step, metric in found if (model, metric) == ("baseline", "train/loss")} == {
         *"123"
     }
@@ -117,7 +118,7 @@ def test_mlflow_has_a_run_with_parameters_curves_and_results(tracked):
     assert run.data.params["loss.topk"] == str(config.loss.options["topk"])
     assert "-" not in run.data.params.values()
     student = result["models"]["student"]["metrics"]["test"]["ndcg@10"]["skip"]
-    assert run.data.metrics["test ndcg_10 student skip"] == student
+    assert run.data.metrics["NDCG_10/skip"] == student
     curve = client.get_metric_history(run.info.run_id, "student/vali/ndcg_10 skip")
     assert [point.step for point in curve] == [1, 2, 3]
 
@@ -132,16 +133,20 @@ def test_the_same_command_again_replaces_what_is_there(tracked):
     assert run.data.metrics == {"student/train/loss": 0.5}
     assert (config.run_dir / "metrics.csv").read_text().splitlines()[1:] == ["student,1,train/loss,0.5"]
     assert [path.name for path in (config.run_dir / "events").iterdir()] == ["student"]
-    assert "test ndcg@10 student" in before
+    assert "NDCG@10/skip" in before
 
 
-def test_a_run_that_fails_is_marked_as_failed(tmp_path):
-    uri = f"sqlite:///{tmp_path}/mlflow.db"
-    config = tiny_config(tmp_path, "tracking.writers=[mlflow]", f"tracking.mlflow_uri={uri}")
+def test_a_run_that_fails_is_marked_as_failed(tracked, tmp_path):
+    tracking, client = tracked[0].tracking, tracked[2]
+    config = tiny_config(
+        tmp_path,
+        "tracking.writers=[mlflow]",
+        f"tracking.mlflow_uri={tracking.mlflow_uri}",
+        "tracking.mlflow_experiment=other",
+    )
     with pytest.raises(ZeroDivisionError), open_trackers(config):
         _ = 1 / 0
-    client = MlflowClient(uri)
-    (run,) = client.search_runs([client.get_experiment_by_name("rankdistil").experiment_id])
+    (run,) = client.search_runs([client.get_experiment_by_name("other").experiment_id])
     assert run.info.status == "FAILED"
 
 
