@@ -8,6 +8,7 @@ from pathlib import Path
 
 # name -> (module beside this file with main(arguments), one line)
 SUBCOMMANDS = {
+    "memory": ("bench_memory", "a run on data three times as large as its memory: the same numbers?"),
     "ingest": (
         "bench_ingest",
         "LETOR text to arrays: our reader beside four others; time and memory by rows",

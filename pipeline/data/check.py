@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 from collections.abc import Iterable
 from typing import Any
@@ -25,7 +26,9 @@ def describe(data: dict[str, RankingData]) -> dict[str, Any]:
       `one_doc_lists`, `list_size` (min, median, mean, max), `labels` (documents of each label; None where there are
       more than 20 labels) and `label_range`; `features`: indices from 1, as in LETOR text, of those that are `constant`
       (not 0) or `empty` (all 0) in the training split, or `huge` (beyond 1e30) in any, each as {count, first};
-      `overlaps`: {splits, count, first} query ids that two splits share; `warnings`: sentences.
+      `overlaps`: {splits, count, first} query ids that two splits share; `identical_lists`: {splits, count, first}
+      pairs of query ids whose lists, of two documents or more, have the same features in two splits; `warnings`:
+      sentences.
 
     Raises:
       ValueError: numbers of features differ; a label is negative; a feature is not finite; all training labels are
@@ -55,11 +58,16 @@ def describe(data: dict[str, RankingData]) -> dict[str, Any]:
             "huge": _some(np.flatnonzero(huge) + 1),
         },
         "overlaps": [],
+        "identical_lists": [],
     }
+    contents = {split: _list_digests(lists) for split, lists in data.items()}
     for a, b in itertools.combinations(data, 2):
         shared = sorted(set(data[a].query_ids.tolist()) & set(data[b].query_ids.tolist()))
         if shared:
             described["overlaps"].append({"splits": [a, b], **_some(shared)})
+        twins = [[contents[a][key], contents[b][key]] for key in contents[a].keys() & contents[b].keys()]
+        if twins:
+            described["identical_lists"].append({"splits": [a, b], **_some(sorted(twins))})
     described["warnings"] = list(_warnings(described))
     return described
 
@@ -110,6 +118,17 @@ def _feature_ranges(split: str, features: np.ndarray) -> tuple[np.ndarray, np.nd
     return low, high
 
 
+def _list_digests(lists: RankingData) -> dict[bytes, str]:
+    """Digest of the features of each list of two documents or more -> its query id."""
+    digests = {}
+    for query, query_id in enumerate(lists.query_ids.tolist()):
+        start, stop = lists.offsets[query : query + 2].tolist()
+        if stop - start > 1:
+            rows = np.ascontiguousarray(lists.features[start:stop])
+            digests[hashlib.blake2b(rows.data, digest_size=16).digest()] = query_id
+    return digests
+
+
 def _some(items: Iterable[Any]) -> dict[str, Any]:
     every = np.asarray(items).tolist()
     return {"count": len(every), "first": every[:_SHOWN]}
@@ -122,6 +141,12 @@ def _warnings(described: dict[str, Any]) -> Iterable[str]:
         yield (
             f"{a} and {b} share {overlap['count']} query ids, such as {examples}: results on {b} flatter the model, "
             "unless each split numbers its queries anew"
+        )
+    for twins in described["identical_lists"]:
+        (a, b), (first, second) = twins["splits"], twins["first"][0]
+        yield (
+            f"{a} and {b} share {twins['count']} lists with the same features throughout, such as query {first} of {a} "
+            f"and {second} of {b}: results on {b} flatter the model"
         )
     huge = described["features"]["huge"]
     if huge["count"]:

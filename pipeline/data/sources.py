@@ -20,6 +20,7 @@ from typing import IO
 from pipeline.config import PublishedData, YahooData
 from pipeline.data.letor import read_letor
 from pipeline.data.letor_text import LetorError
+from pipeline.data.progress import reading
 from pipeline.data.ranking import RankingData
 from pipeline.data.writer import RankingWriter
 
@@ -55,8 +56,11 @@ _YAHOO_PAGE = "https://research.yahoo.com/datasets (C14B; ltrc_yahoo.* lies insi
 _YAHOO_ARCHIVES = ("ltrc_yahoo.tar.bz2", "ltrc_yahoo.tgz")
 _YAHOO_FILES = {"train": "set{set}.train.txt", "vali": "set{set}.valid.txt", "test": "set{set}.test.txt"}
 
-# Layouts as in the builders of tensorflow-datasets 4.9.10 (ranking/), which read the same archives; Istella's
-# and Yahoo's numbers of documents too. MSLR's are the sums over the splits in LightGBM's and Microsoft's reports.
+# Layouts as in the builders of tensorflow-datasets 4.9.10 (ranking/), which read the same archives; the numbers of
+# documents of Istella-S, Istella-X and Yahoo's set 2 too. Those of MSLR-WEB30K, Istella and Yahoo's set 1 are the sums
+# over the splits in Qin et al., "Are Neural Rankers still Outperformed by Gradient Boosted Decision Trees?", ICLR 2021,
+# table 1; that of MSLR-WEB10K is the set "Microsoft" of Gorishniy et al., "Revisiting Deep Learning
+# Models for Tabular Data", NeurIPS 2021.
 PUBLISHED = {
     "mslr_web10k": Published(_MSLR_PAGE, ("MSLR-WEB10K.zip",), _MSLR_FILES, 136, 1_200_192),
     "mslr_web30k": Published(_MSLR_PAGE, ("MSLR-WEB30K.zip",), _MSLR_FILES, 136, 3_771_125),
@@ -157,13 +161,15 @@ def read_published(config: PublishedData, located: Located, folder: Path) -> dic
             target.mkdir(exist_ok=True)
             try:
                 # Yahoo's feature ids are said not to rise everywhere; the order carries nothing.
-                data[split] = read_letor(
-                    path,
-                    num_features=published.num_features,
-                    unsorted="accept",
-                    missing_value=published.missing_value,
-                    out_dir=target,
-                )
+                with reading(name) as progress:
+                    data[split] = read_letor(
+                        path,
+                        num_features=published.num_features,
+                        unsorted="accept",
+                        missing_value=published.missing_value,
+                        out_dir=target,
+                        progress=progress,
+                    )
             except LetorError as error:  # names a copy that will be gone
                 where = path if located.archive is None else located.archive / name
                 mend = f"get it again from {published.page}; if it is meant so, use data=letor: {error.mend}"

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from pipeline.config import DataConfig, LetorData, PublishedData, SyntheticData, TFDSData
 from pipeline.data.letor import read_letor
+from pipeline.data.progress import reading
 from pipeline.data.ranking import RankingData
 from pipeline.data.sources import locate, read_published
 from pipeline.data.synthetic import make_synthetic
@@ -49,14 +50,17 @@ def read_splits(config: DataConfig, folder: Path) -> dict[str, RankingData]:
         return data
     data, num_features = {}, config.num_features
     for split in SPLITS:
-        data[split] = read_letor(
-            getattr(config, split),
-            num_features=num_features,
-            duplicates=config.duplicates,
-            unsorted=config.unsorted,
-            regroup=config.regroup,
-            missing_value=config.missing_value,
-            out_dir=folder / split,
-        )
+        path = Path(getattr(config, split))
+        with reading(path.name) as progress:
+            data[split] = read_letor(
+                path,
+                num_features=num_features,
+                duplicates=config.duplicates,
+                unsorted=config.unsorted,
+                regroup=config.regroup,
+                missing_value=config.missing_value,
+                out_dir=folder / split,
+                progress=progress,
+            )
         num_features = data["train"].num_features
     return data

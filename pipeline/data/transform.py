@@ -12,7 +12,7 @@ import tensorflow as tf
 from pipeline.config import TransformConfig
 from pipeline.data.writer import create_npy
 
-_BLOCK_VALUES = 1 << 22  # at a time: bounds the memory, also of float64 intermediates
+_BLOCK_VALUES = 1 << 20  # at a time: bounds the memory, also of float64 intermediates
 _SAMPLE_VALUES = 1 << 26  # that quantiles are taken of: about 500,000 documents of 136 features
 
 

@@ -83,6 +83,23 @@ def test_query_ids_that_two_splits_share(data):
     assert "train and test share 1 query ids, such as q1" in described["warnings"][0]
 
 
+def test_lists_that_two_splits_share(data):
+    features = np.arange(12, dtype=np.float32).reshape(4, 3)
+    data["train"] = lists([1, 2, 1], [0, 1, 2, 0], features=features)
+    data["vali"] = lists([2, 1, 1], [2, 1, 0, 1], first=10, features=features[[1, 2, 0, 3]])
+    described = describe(data)
+    assert described["overlaps"] == []
+    # Whatever the labels are; a list of one document is no evidence.
+    twins = {"splits": ["train", "vali"], "count": 1, "first": [["q1", "q10"]]}
+    assert described["identical_lists"] == [twins]
+    assert (
+        "train and vali share 1 lists with the same features throughout, such as query q1 of train and q10 of"
+        in (described["warnings"][0])
+    )
+    data["vali"].features[1, 2] += 1
+    assert describe(data)["identical_lists"] == []
+
+
 def test_labels_of_many_values_are_a_range(data):
     data["train"] = lists([30], np.arange(30) / 4)
     described = describe(data)
