@@ -19,18 +19,20 @@ import tf_keras as keras
 
 from pipeline import student as student_losses
 from pipeline.artifacts import Store, atomic, fingerprint, write_json
-from pipeline.config import Config, LambdaMARTTeacher
+from pipeline.config import Config, LambdaMARTTeacher, RunFileTeacher
 from pipeline.data import RankingData
-from pipeline.data.check import describe, summary
+from pipeline.data.check import describe, describe_unlabelled, summary
 from pipeline.data.packing import PackedBatches
 from pipeline.data.splits import SPLITS, input_files, read_splits
 from pipeline.data.transform import Transform, fit_transform
+from pipeline.data.unlabelled import read_unlabelled
 from pipeline.evaluation import agreement, compare, latency, write_per_query
 from pipeline.evaluation.result import metrics_of_splits, provenance, size_facts
 from pipeline.export.formats import check_formats, export
 from pipeline.export.raw_scorer import RawScorer
 from pipeline.metrics import NoRelevant, Ties, summarise
 from pipeline.models.scorer import build_scorer, num_parameters
+from pipeline.teacher.augment import synthetic_lists
 from pipeline.teacher.lambdamart import LambdaMART, fit_lambdamart
 from pipeline.teacher.run_file import read_scores
 from pipeline.teacher.scores import transform_scores
@@ -39,6 +41,9 @@ from pipeline.training.fit import MONITOR, Interrupted, ListLoss, choose_jit, fi
 from pipeline.training.strategy import is_chief, make_strategy
 
 __all__ = ["Interrupted", "Run"]
+
+_UNLABELLED = ("unlabelled", "unlabelled_queries")  # options of data that do not change the splits
+_NOT_OF_TEACHER = ("scores", "unlabelled", "synthetic_lists")  # nor these what the teacher says about them
 
 log = logging.getLogger(__name__)
 
@@ -70,15 +75,20 @@ class Run:
         # What is wrong with these options shows before anything is made.
         choose_jit(config.train.jit, self.strategy)
         check_formats(config.export)
-        self.losses: dict[str, ListLoss] = {"student": student_losses.distillation_loss(config.loss)}
-        if config.train.baseline:
-            self.losses["baseline"] = student_losses.label_loss(config.loss)
+        self.losses = ["student", "baseline"] if config.train.baseline else ["student"]
+        for model in self.losses:
+            self._loss(model, num_steps=1)
+
+    def _loss(self, model: str, num_steps: int) -> ListLoss:
+        if model == "student":
+            return student_losses.distillation_loss(self.config.loss, num_steps=num_steps)
+        return student_losses.label_loss(self.config.loss)
 
     # ------------------------------------------------------------------------------------------------ data
 
     @functools.cached_property
     def _data_key(self) -> dict[str, Any]:
-        key = _without(self.config.data, "transform", "dir", "data_dir")
+        key = _without(self.config.data, "transform", "dir", "data_dir", *_UNLABELLED)
         return key | {name: self.store.digest(path) for name, path in input_files(self.config.data).items()}
 
     @property
@@ -107,6 +117,35 @@ class Run:
         return {"data": self._data_name, "transform": dataclasses.asdict(self.config.data.transform)}
 
     @functools.cached_property
+    def _unlabelled_key(self) -> dict[str, Any] | None:
+        config = self.config.data
+        if not self.config.has_unlabelled:
+            return None
+        return {
+            "data": self._data_name,
+            "queries": getattr(config, "unlabelled_queries", None),
+            "file": self._digest(getattr(config, "unlabelled", None)),
+        }
+
+    @functools.cached_property
+    def unlabelled_folder(self) -> Path | None:
+        """Lists without labels; None where no option asks for them."""
+        config, key = self.config.data, self._unlabelled_key
+        if key is None:
+            return None
+
+        def make(folder: Path) -> None:
+            lists = read_unlabelled(config, folder, num_features=self.data["train"].num_features)
+            write_json(folder / "data.json", describe_unlabelled(lists, self.data))
+
+        folder = self.store.get("unlabelled", key, make)
+        described = json.loads((folder / "data.json").read_text())
+        log.info("unlabelled: %d queries, %d documents", described["queries"], described["docs"])
+        for warning in described["warnings"]:
+            log.warning("%s", warning)
+        return folder
+
+    @functools.cached_property
     def features_folder(self) -> Path:
         config = self.config.data.transform
 
@@ -127,7 +166,7 @@ class Run:
 
     @property
     def _teacher_key(self) -> dict[str, Any]:
-        return {"data": self._data_name, "teacher": _without(self.config.teacher, "scores")}
+        return {"data": self._data_name, "teacher": _without(self.config.teacher, *_NOT_OF_TEACHER)}
 
     @functools.cached_property
     def _scores_key(self) -> dict[str, Any]:
@@ -166,6 +205,61 @@ class Run:
         scores: np.ndarray = np.load(self.scores_folder / f"{split}.npy", allow_pickle=False)
         return scores
 
+    @functools.cached_property
+    def _lists_key(self) -> dict[str, Any] | None:
+        num_synthetic = getattr(self.config.teacher, "synthetic_lists", 0)
+        if self._unlabelled_key is None and not num_synthetic:
+            return None
+        return {
+            "features": self.store.path("features", self._features_key).name,
+            "scores": self.store.path("scores", self._scores_key).name,
+            "unlabelled": self._unlabelled_key,
+            "unlabelled_scores": self._digest(getattr(self.config.teacher, "unlabelled", None)),
+            "synthetic_lists": num_synthetic,
+        }
+
+    @functools.cached_property
+    def lists_folder(self) -> Path | None:
+        """The training split and the lists without labels after it, transformed, and raw teacher scores of all, as
+        `join_lists` writes them; None where the student learns from the training split alone."""
+        key, unlabelled = self._lists_key, self.unlabelled_folder
+        if key is None:
+            return None
+
+        def make(folder: Path) -> None:
+            parts = [(self.data["train"], self.teacher_scores("train"))]
+            if unlabelled is not None:
+                lists = RankingData.load(unlabelled)
+                parts.append((lists, self._score(lists)))
+            if key["synthetic_lists"]:
+                assert self.teacher is not None
+                lists = synthetic_lists(
+                    self.teacher.members, self.data["train"], per_list=key["synthetic_lists"]
+                )
+                parts.append((lists, self._score(lists)))
+            student_losses.join_lists(parts, Transform.load(self.features_folder), folder)
+
+        return self.store.get("lists", key, make)
+
+    def _score(self, lists: RankingData) -> np.ndarray:
+        """Raw teacher scores [docs] of lists in no split, by the teacher's model, else from its file."""
+        if self.teacher is not None:
+            return self.teacher(lists.features)
+        return read_scores(Path(cast(RunFileTeacher, self.config.teacher).unlabelled or ""), lists)
+
+    def _digest(self, path: str | None) -> str | None:
+        return None if path is None else self.store.digest(Path(path))
+
+    def training_lists(self) -> tuple[RankingData, np.ndarray]:
+        """What the student learns from, and the transformed teacher scores, float32 [docs]."""
+        folder, train = self.lists_folder, self.transformed("train")
+        scores = self.teacher_scores("train")
+        num_judged = train.num_queries
+        if folder is not None:
+            train, scores = RankingData.load(folder), np.load(folder / "teacher.npy", allow_pickle=False)
+        config = self.config.teacher.scores
+        return train, transform_scores(config, scores, train.offsets, num_fitted=num_judged)
+
     # --------------------------------------------------------------------------------------------- student
 
     @property
@@ -184,6 +278,7 @@ class Run:
         return {
             "features": self.store.path("features", self._features_key).name,
             "scores": self.store.path("scores", self._scores_key).name if model == "student" else None,
+            "lists": self._lists_key if model == "student" else None,
             "transform_scores": dataclasses.asdict(config.teacher.scores) if model == "student" else None,
             "student": dataclasses.asdict(config.student),
             "loss": loss,
@@ -201,11 +296,13 @@ class Run:
         config, key = self.config, self._student_key(model)
 
         def make(folder: Path) -> None:
-            train = self.transformed("train")
             if model == "student":
-                teacher = transform_scores(config.teacher.scores, self.teacher_scores("train"), train.offsets)
+                train, teacher = self.training_lists()
             else:
+                train = self.transformed("train")
                 teacher = np.zeros(train.num_docs, np.float32)
+            batches = PackedBatches(train, teacher, config.train.lists_per_batch, config.seed)
+            num_steps = config.train.epochs * batches.steps_per_epoch
             self._tracked.add(model)
 
             def on_epoch(row: dict[str, Any]) -> None:
@@ -214,9 +311,9 @@ class Run:
 
             fit(
                 self.build_scorer,
-                PackedBatches(train, teacher, config.train.lists_per_batch, config.seed),
+                batches,
                 self.transformed("vali"),
-                self.losses[model],
+                self._loss(model, num_steps),
                 config.train,
                 self.strategy,
                 seed=config.seed,
@@ -292,6 +389,7 @@ class Run:
             "config": self.config.plain(),
             "data": {
                 "name": self.config.data.name,
+                **self._unlabelled_facts(),
                 "fingerprint": fingerprint(
                     json.loads((self.data_folder / "manifest.json").read_text())["files"]
                 ),
@@ -305,6 +403,13 @@ class Run:
             },
             "comparisons": comparisons,
         }
+
+    def _unlabelled_facts(self) -> dict[str, Any]:
+        """{"unlabelled": {"queries", "docs"}} where there are such lists."""
+        if self.unlabelled_folder is None:
+            return {}
+        described = json.loads((self.unlabelled_folder / "data.json").read_text())
+        return {"unlabelled": {key: described[key] for key in ("queries", "docs")}}
 
     # ------------------------------------------------------------------------------------------------- run
 
@@ -321,6 +426,10 @@ class Run:
         }
         if isinstance(self.config.teacher, LambdaMARTTeacher):
             artifacts["teacher"].insert(0, ("teacher", "teacher", self._teacher_key))
+        if self._unlabelled_key is not None:
+            artifacts["data"].append(("unlabelled", "unlabelled", self._unlabelled_key))
+        if self._lists_key is not None:
+            artifacts["teacher"].append(("lists", "lists", self._lists_key))
 
         def state(kind: str, key: dict[str, Any]) -> str:
             if self.store.path(kind, key).exists():
@@ -347,9 +456,9 @@ class Run:
         for stage in self.config.stages():
             with self._timed(stage):
                 if stage == "data":
-                    _ = self.features_folder
+                    _ = self.features_folder, self.unlabelled_folder
                 elif stage == "teacher":
-                    _ = self.scores_folder
+                    _ = self.scores_folder, self.lists_folder
                 elif stage == "student":
                     for model in self.losses:
                         self.trained(model)

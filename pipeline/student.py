@@ -1,14 +1,23 @@
-"""The student's losses and training: distils from cached teacher scores; the baseline learns from labels alone."""
+"""The student's losses: distils from cached teacher scores; the baseline learns from labels alone."""
 
 from __future__ import annotations
 
 import functools
+import math
+from collections.abc import Sequence
+from pathlib import Path
 
+import numpy as np
 import tensorflow as tf
 
 from pipeline.config import LossConfig
+from pipeline.data import RankingData
+from pipeline.data.transform import Transform
+from pipeline.data.writer import create_npy
 from pipeline.losses.registry import DISTILLATION, LABEL, make_loss
 from pipeline.training.fit import ListLoss
+
+_ROWS = 1 << 15  # documents at a time
 
 
 def _check(config: LossConfig) -> None:
@@ -20,8 +29,30 @@ def _check(config: LossConfig) -> None:
             raise ValueError(f"{key}={name} is unknown; available: {', '.join(sorted(table))}")
 
 
-def distillation_loss(config: LossConfig) -> ListLoss:
-    """(1 - label_weight) * distillation loss on the teacher's scores + label_weight * label loss, a value a list.
+def label_weight(config: LossConfig, step: tf.Tensor, num_steps: int) -> tf.Tensor:
+    """Weight of the label loss at a step [] (0 to num_steps - 1, then constant): scalar float32.
+
+        w = a + (b - a) p,   p = t (linear) or (1 - cos(pi t)) / 2 (cosine),   t = step / (num_steps - 1)
+
+    with a = label_weight at the first step and b = label_weight_end at the last.
+    """
+    if config.label_schedule == "constant":
+        return tf.constant(config.label_weight, tf.float32)
+    assert config.label_weight_end is not None
+    progress = tf.minimum(tf.cast(step, tf.float32) / max(num_steps - 1, 1), 1.0)
+    if config.label_schedule == "cosine":
+        progress = (1.0 - tf.cos(math.pi * progress)) / 2.0
+    return config.label_weight + (config.label_weight_end - config.label_weight) * progress
+
+
+def distillation_loss(config: LossConfig, *, num_steps: int = 1) -> ListLoss:
+    """(1 - w) * distillation loss on the teacher's scores + w * label loss, a value a list.
+
+    A list whose first label is negative has no labels: there w is 0.
+
+    Args:
+      config: which losses; w and its schedule.
+      num_steps: of the whole training, for the schedule.
 
     Raises:
       ValueError: an unknown loss, or an option that it does not have.
@@ -29,7 +60,7 @@ def distillation_loss(config: LossConfig) -> ListLoss:
     _check(config)
     distil = functools.partial(make_loss(config.name, **config.options), reduce=None)
     label = functools.partial(make_loss(config.label_loss), reduce=None)
-    weight = config.label_weight
+    largest = max(config.label_weight, config.label_weight_end or 0.0)
 
     def loss(
         teacher: tf.Tensor,
@@ -40,14 +71,38 @@ def distillation_loss(config: LossConfig) -> ListLoss:
         seed: tf.Tensor,
         list_ids: tf.Tensor,
     ) -> tf.Tensor:
-        per_list = tf.zeros(tf.shape(student)[:1], student.dtype)
-        if weight < 1:
-            per_list += (1 - weight) * distil(teacher, student, mask, seed=seed, list_ids=list_ids)
-        if weight > 0:
-            per_list += weight * label(labels, student, mask, seed=seed, list_ids=list_ids)
-        return per_list
+        distilled = distil(teacher, student, mask, seed=seed, list_ids=list_ids)
+        if largest == 0:
+            return distilled
+        weight = tf.cast(label_weight(config, seed[1], num_steps), student.dtype)  # seed: of the run, step
+        weights = tf.where(labels[:, 0] >= 0, weight, 0.0)
+        learned = label(tf.maximum(labels, 0.0), student, mask, seed=seed, list_ids=list_ids)
+        return (1 - weights) * distilled + weights * learned
 
     return loss
+
+
+def join_lists(parts: Sequence[tuple[RankingData, np.ndarray]], transform: Transform, folder: Path) -> None:
+    """Writes the lists of all parts, one after another, with transformed features, in bounded memory.
+
+    Args:
+      parts: raw lists and their raw teacher scores [docs].
+      transform: fitted on the training split.
+      folder: exists; `RankingData.load` maps it, and `teacher.npy` holds the scores, float64.
+    """
+    num_docs = sum(lists.num_docs for lists, _ in parts)
+    with create_npy(folder / "features.npy", (num_docs, transform.num_features)) as file:
+        for lists, _ in parts:
+            for start in range(0, lists.num_docs, _ROWS):
+                transform(lists.features[start : start + _ROWS]).tofile(file)
+    sizes = np.concatenate([lists.list_sizes for lists, _ in parts])
+    for name, array in (
+        ("labels", np.concatenate([lists.labels for lists, _ in parts])),
+        ("offsets", np.concatenate([[0], np.cumsum(sizes)])),
+        ("query_ids", np.concatenate([lists.query_ids for lists, _ in parts])),
+        ("teacher", np.concatenate([scores for _, scores in parts]).astype(np.float64)),
+    ):
+        np.save(folder / f"{name}.npy", array, allow_pickle=False)
 
 
 def label_loss(config: LossConfig) -> ListLoss:

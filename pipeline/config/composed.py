@@ -35,6 +35,9 @@ from pipeline.config.training import EvaluateConfig, LossConfig, TrainConfig
 
 STAGES = ("data", "teacher", "student", "evaluate", "export")
 
+# Of every loss; the others are arguments of its function.
+COMMON_LOSS_OPTIONS = ("name", "label_loss", "label_weight", "label_schedule", "label_weight_end")
+
 DataConfig = SyntheticData | LetorData | PublishedData | TFDSData
 TeacherConfig = LambdaMARTTeacher | RunFileTeacher
 StudentConfig = LinearStudent | MLPStudent
@@ -74,6 +77,24 @@ class Config:
     def __post_init__(self) -> None:
         one_of("stage", self.stage, ("all", *STAGES))
         check(0 <= self.seed < 2**31, "seed", self.seed, "0 <= seed < 2^31")
+        if isinstance(self.teacher, RunFileTeacher):
+            scores = self.teacher.unlabelled
+            check(
+                (scores is not None) == self.has_unlabelled,
+                "teacher.unlabelled",
+                scores,
+                "a file of scores where data.unlabelled or data.unlabelled_queries gives lists, else null",
+            )
+
+    @property
+    def has_unlabelled(self) -> bool:
+        """Whether there are lists without labels."""
+        match self.data:
+            case SyntheticData():
+                return self.data.unlabelled_queries > 0
+            case LetorData():
+                return self.data.unlabelled is not None
+        return False
 
     def stages(self) -> tuple[str, ...]:
         """The stages to run, in order."""
@@ -83,7 +104,7 @@ class Config:
         """The resolved options as they are written in YAML and in result.json."""
         plain = dataclasses.asdict(self)
         loss = plain["loss"]
-        plain["loss"] = {key: loss[key] for key in ("name", "label_loss", "label_weight")} | loss["options"]
+        plain["loss"] = {key: loss[key] for key in COMMON_LOSS_OPTIONS} | loss["options"]
         return plain | {"run_dir": str(self.run_dir), "cache_dir": str(self.cache_dir)}
 
 
@@ -125,11 +146,13 @@ def from_composed(composed: omegaconf.DictConfig) -> Config:
         one_of(f"{group}", str(name), choices)
         groups[group] = _build(choices[name], values[group], group)
     loss = dict(values["loss"])
-    common = {key: loss.pop(key, None) for key in ("name", "label_loss", "label_weight")}
-    try:
-        common["label_weight"] = float(common["label_weight"])
-    except (TypeError, ValueError):
-        raise ConfigError(f"loss.label_weight={common['label_weight']} is not a number") from None
+    common = {key: loss.pop(key, None) for key in COMMON_LOSS_OPTIONS}
+    for key in ("label_weight", "label_weight_end"):
+        if key == "label_weight" or common[key] is not None:
+            try:
+                common[key] = float(common[key])
+            except (TypeError, ValueError):
+                raise ConfigError(f"loss.{key}={common[key]} is not a number") from None
     return Config(
         stage=str(values["stage"]),
         seed=int(values["seed"]),

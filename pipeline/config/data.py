@@ -62,6 +62,7 @@ class SyntheticData:
     vali_queries: int = 200
     test_queries: int = 500
     label_noise: float = 1.5  # standard deviation, in units of the utility's
+    unlabelled_queries: int = 0  # further lists without labels, for the student alone
     transform: TransformConfig = dataclasses.field(default_factory=TransformConfig)
 
     def __post_init__(self) -> None:
@@ -69,6 +70,7 @@ class SyntheticData:
             value = getattr(self, f"{split}_queries")
             check(value >= 1, f"data.{split}_queries", value, "at least 1")
         check(self.label_noise >= 0, "data.label_noise", self.label_noise, "at least 0")
+        check(self.unlabelled_queries >= 0, "data.unlabelled_queries", self.unlabelled_queries, "at least 0")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,6 +81,7 @@ class LetorData:
     train: str = omegaconf.MISSING
     vali: str = omegaconf.MISSING
     test: str = omegaconf.MISSING
+    unlabelled: str | None = None  # lists for the student alone; their first column is ignored; null: none
     num_features: int | None = None  # null: the largest index in the training file
     duplicates: str = "error"  # a feature id twice in a line: error, first, last, sum
     unsorted: str = "error"  # feature ids that do not rise within a line: error, accept
@@ -90,6 +93,8 @@ class LetorData:
         for split in ("train", "vali", "test"):
             path = getattr(self, split)
             check(Path(path).is_file(), f"data.{split}", path, "no such file")
+        if self.unlabelled is not None:
+            check(Path(self.unlabelled).is_file(), "data.unlabelled", self.unlabelled, "no such file")
         one_of("data.duplicates", self.duplicates, ("error", "first", "last", "sum"))
         one_of("data.unsorted", self.unsorted, ("error", "accept"))
 

@@ -54,11 +54,13 @@ class LambdaMARTTeacher:
     truncation_level: int = 30  # LambdaMART looks at pairs with a document above this rank
     early_stopping: int = 50  # trees without a better validation NDCG@10
     members: int = 1  # models that differ in their seed; their scores are averaged
+    synthetic_lists: int = 0  # for each training list, drawn from the midpoints of the trees' splits
     scores: ScoresConfig = dataclasses.field(default_factory=ScoresConfig)
 
     def __post_init__(self) -> None:
         for key in ("num_trees", "min_docs_in_leaf", "truncation_level", "early_stopping", "members"):
             check(getattr(self, key) >= 1, f"teacher.{key}", getattr(self, key), "at least 1")
+        check(self.synthetic_lists >= 0, "teacher.synthetic_lists", self.synthetic_lists, "at least 0")
         check(self.num_leaves >= 2, "teacher.num_leaves", self.num_leaves, "at least 2")
         check(self.learning_rate > 0, "teacher.learning_rate", self.learning_rate, "a number > 0")
         check(self.min_sum_hessian >= 0, "teacher.min_sum_hessian", self.min_sum_hessian, "a number >= 0")
@@ -80,9 +82,12 @@ class RunFileTeacher:
     train: str = omegaconf.MISSING
     vali: str = omegaconf.MISSING
     test: str = omegaconf.MISSING
+    unlabelled: str | None = None  # where data.unlabelled or data.unlabelled_queries gives such lists
     scores: ScoresConfig = dataclasses.field(default_factory=ScoresConfig)
 
     def __post_init__(self) -> None:
         for split in ("train", "vali", "test"):
             path = getattr(self, split)
             check(Path(path).is_file(), f"teacher.{split}", path, "no such file")
+        if self.unlabelled is not None:
+            check(Path(self.unlabelled).is_file(), "teacher.unlabelled", self.unlabelled, "no such file")

@@ -10,15 +10,34 @@ from pipeline.config.checks import check, one_of
 
 @dataclasses.dataclass(frozen=True)
 class LossConfig:
-    """The student's loss: (1 - label_weight) * distillation loss + label_weight * label loss."""
+    """The student's loss: (1 - w) * distillation loss + w * label loss; on lists without labels w is 0."""
 
     name: str
     label_loss: str  # of the mixture, and of the baseline
-    label_weight: float
+    label_weight: float  # w at the first step
+    label_schedule: str  # of w: constant; linear or cosine, to label_weight_end at the last step
+    label_weight_end: float | None
     options: dict[str, Any]  # of the distillation loss; pipeline.losses.registry checks them
 
     def __post_init__(self) -> None:
         check(0 <= self.label_weight <= 1, "loss.label_weight", self.label_weight, "0 <= x <= 1")
+        one_of("loss.label_schedule", self.label_schedule, ("constant", "linear", "cosine"))
+        end = self.label_weight_end
+        if self.label_schedule == "constant":
+            check(
+                end is None,
+                "loss.label_weight_end",
+                end,
+                "null, or with loss.label_schedule linear or cosine",
+            )
+        else:
+            ok = end is not None and 0 <= end <= 1
+            check(
+                ok,
+                "loss.label_weight_end",
+                end,
+                f"0 <= x <= 1 with loss.label_schedule={self.label_schedule}",
+            )
 
 
 @dataclasses.dataclass(frozen=True)

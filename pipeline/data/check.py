@@ -57,19 +57,61 @@ def describe(data: dict[str, RankingData]) -> dict[str, Any]:
             "empty": _some(np.flatnonzero((low == 0) & (high == 0)) + 1),
             "huge": _some(np.flatnonzero(huge) + 1),
         },
-        "overlaps": [],
+        "overlaps": _overlaps(data, itertools.combinations(data, 2)),
         "identical_lists": [],
     }
     contents = {split: _list_digests(lists) for split, lists in data.items()}
     for a, b in itertools.combinations(data, 2):
-        shared = sorted(set(data[a].query_ids.tolist()) & set(data[b].query_ids.tolist()))
-        if shared:
-            described["overlaps"].append({"splits": [a, b], **_some(shared)})
         twins = [[contents[a][key], contents[b][key]] for key in contents[a].keys() & contents[b].keys()]
         if twins:
             described["identical_lists"].append({"splits": [a, b], **_some(sorted(twins))})
     described["warnings"] = list(_warnings(described))
     return described
+
+
+def describe_unlabelled(lists: RankingData, data: dict[str, RankingData]) -> dict[str, Any]:
+    """The report of lists without labels beside the splits `data`: `queries`, `docs`, `one_doc_lists`, `list_size`,
+    `overlaps` (with vali and test) and `warnings` as of `describe`.
+
+    Raises:
+      ValueError: a feature is not finite.
+    """
+    _feature_ranges("unlabelled", lists.features)
+    overlaps = _overlaps({**data, "unlabelled": lists}, [(split, "unlabelled") for split in ("vali", "test")])
+    return {**_describe_lists(lists), "overlaps": overlaps, "warnings": list(map(_overlap_warning, overlaps))}
+
+
+def _overlaps(data: dict[str, RankingData], pairs: Iterable[tuple[str, str]]) -> list[dict[str, Any]]:
+    """{splits, count, first} query ids of each pair that shares some."""
+    found = []
+    for a, b in pairs:
+        shared = sorted(set(data[a].query_ids.tolist()) & set(data[b].query_ids.tolist()))
+        if shared:
+            found.append({"splits": [a, b], **_some(shared)})
+    return found
+
+
+def _overlap_warning(overlap: dict[str, Any]) -> str:
+    a, b = overlap["splits"]
+    return (
+        f"{a} and {b} share {overlap['count']} query ids, such as {', '.join(overlap['first'][:3])}: results on "
+        f"{a if b == 'unlabelled' else b} flatter the model, unless each split numbers its queries anew"
+    )
+
+
+def _describe_lists(lists: RankingData) -> dict[str, Any]:
+    sizes = lists.list_sizes
+    return {
+        "queries": lists.num_queries,
+        "docs": lists.num_docs,
+        "one_doc_lists": int((sizes == 1).sum()),
+        "list_size": {
+            "min": int(sizes.min()),
+            "median": float(np.median(sizes)),
+            "mean": round(float(sizes.mean()), 2),
+            "max": int(sizes.max()),
+        },
+    }
 
 
 def _describe_split(split: str, lists: RankingData) -> dict[str, Any]:
@@ -83,18 +125,9 @@ def _describe_split(split: str, lists: RankingData) -> dict[str, Any]:
             f"{split} has no document with a label > 0, so no ranking of it is better than another; "
             "mend: give judged data, or another division into splits"
         )
-    sizes = lists.list_sizes
     return {
-        "queries": lists.num_queries,
-        "docs": lists.num_docs,
+        **_describe_lists(lists),
         "blank_queries": lists.num_blank_queries,
-        "one_doc_lists": int((sizes == 1).sum()),
-        "list_size": {
-            "min": int(sizes.min()),
-            "median": float(np.median(sizes)),
-            "mean": round(float(sizes.mean()), 2),
-            "max": int(sizes.max()),
-        },
         "label_range": [float(labels[0]), float(labels[-1])],
         "labels": {f"{label:g}": int(count) for label, count in zip(labels, counts, strict=True)}
         if len(labels) <= _SHOWN
@@ -135,13 +168,7 @@ def _some(items: Iterable[Any]) -> dict[str, Any]:
 
 
 def _warnings(described: dict[str, Any]) -> Iterable[str]:
-    for overlap in described["overlaps"]:
-        a, b = overlap["splits"]
-        examples = ", ".join(overlap["first"][:3])
-        yield (
-            f"{a} and {b} share {overlap['count']} query ids, such as {examples}: results on {b} flatter the model, "
-            "unless each split numbers its queries anew"
-        )
+    yield from map(_overlap_warning, described["overlaps"])
     for twins in described["identical_lists"]:
         (a, b), (first, second) = twins["splits"], twins["first"][0]
         yield (

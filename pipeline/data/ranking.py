@@ -18,7 +18,7 @@ class RankingData:
 
     Attributes:
       features: float32 [docs, F], finite.
-      labels: float32 [docs], relevance labels, finite and >= 0.
+      labels: float32 [docs], relevance labels, finite and >= 0; -1 throughout a list that nobody judged.
       offsets: int64 [queries + 1]; list q is rows `offsets[q]:offsets[q + 1]`, never empty.
       query_ids: str [queries], unique.
 

@@ -26,6 +26,7 @@ _RULE_SIZES = (2, 3)  # thresholds in one rule
 _LABEL_SHARES = (0.52, 0.32, 0.128, 0.022, 0.01)  # of labels 0-4, as in MSLR-WEB30K
 _BLANK_SHARE = 0.03
 _REFERENCE_QUERIES = 300
+_UNLABELLED_BLOCK = 200  # lists with a stream of their own
 
 
 @dataclasses.dataclass(frozen=True)
@@ -116,8 +117,32 @@ def make_synthetic(
     return splits
 
 
-def _stream(seed: int, number: int) -> np.random.Generator:
-    return np.random.Generator(np.random.PCG64(np.random.SeedSequence([seed, number])))
+def make_unlabelled(*, seed: int = 0, num_queries: int) -> RankingData:
+    """Further lists of the embedded data, without labels (-1): the splits stay what they are.
+
+    Args:
+      seed: of the data, as in `make_synthetic`.
+      num_queries: lists, at least 1; they are the first of any larger number.
+
+    Raises:
+      ValueError: num_queries is less than 1.
+    """
+    if num_queries < 1:
+        raise ValueError(f"num_queries={num_queries} must be at least 1")
+    columns = _draw_columns(_stream(seed, 0))
+    parts = [
+        _draw_features(_stream(seed, 5, block), columns, _UNLABELLED_BLOCK)
+        for block in range(-(-num_queries // _UNLABELLED_BLOCK))
+    ]
+    sizes = np.concatenate([np.diff(offsets) for _, offsets in parts])[:num_queries]
+    offsets = np.concatenate([[0], np.cumsum(sizes)])
+    features = np.concatenate([features for features, _ in parts])[: offsets[-1]]
+    query_ids = np.array([f"unlabelled-{query}" for query in range(num_queries)])
+    return RankingData(features, np.full(len(features), -1, np.float32), offsets, query_ids)
+
+
+def _stream(seed: int, *number: int) -> np.random.Generator:
+    return np.random.Generator(np.random.PCG64(np.random.SeedSequence([seed, *number])))
 
 
 def _draw_columns(rng: np.random.Generator) -> _Columns:

@@ -70,13 +70,16 @@ def entropy_matched_scale(target: float, scores: np.ndarray, offsets: np.ndarray
     return float(np.exp(optimize.bisect(excess, low, high, xtol=1e-9)))
 
 
-def transform_scores(config: ScoresConfig, scores: np.ndarray, offsets: np.ndarray) -> np.ndarray:
+def transform_scores(
+    config: ScoresConfig, scores: np.ndarray, offsets: np.ndarray, *, num_fitted: int | None = None
+) -> np.ndarray:
     """Teacher logits for the loss.
 
     Args:
       config: which transform.
       scores: [docs], the raw scores, any sign and range.
       offsets: int64 [queries + 1].
+      num_fitted: lists, from the first on, that the scale of an entropy is fitted to; None: all.
 
     Returns:
       float32 [docs].
@@ -90,7 +93,10 @@ def transform_scores(config: ScoresConfig, scores: np.ndarray, offsets: np.ndarr
         row = int(np.flatnonzero(~np.isfinite(scores))[0])
         raise ValueError(f"teacher score {scores[row]} of row {row} is not a finite number")
     base = _base(config, scores, offsets)
-    scale = config.scale if config.entropy is None else entropy_matched_scale(config.entropy, base, offsets)
+    scale = config.scale
+    if config.entropy is not None:
+        fitted = offsets if num_fitted is None else offsets[: num_fitted + 1]
+        scale = entropy_matched_scale(config.entropy, base[: fitted[-1]], fitted)
     logits = scale * base + config.offset
     if config.cap is not None:
         logits = np.maximum(logits, _per_list(np.maximum, logits, offsets) - config.cap)
