@@ -227,7 +227,10 @@ class Letor(tfds.core.GeneratorBasedBuilder):
         config = self.builder_config
         read = functools.partial(_letor_examples, num_features=config.num_features, options=config.options)
         if config.beam:
-            beam = tfds.core.lazy_imports.apache_beam
+            try:
+                import apache_beam as beam
+            except ImportError as error:
+                raise ValueError(f"beam=True: {error}; mend: pip install apache-beam") from error
             return beam.Create(list(paths)) | beam.FlatMap(read)
         return _each_once(example for path in paths for example in read(path))
 

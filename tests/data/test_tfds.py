@@ -2,6 +2,9 @@
 
 import hashlib
 import json
+import pickle
+import sys
+import types
 
 import numpy as np
 import pytest
@@ -11,7 +14,7 @@ from tensorflow_datasets.core.download import downloader
 from pipeline.config import TFDSData
 from pipeline.data import LetorError, read_letor
 from pipeline.data.sources import is_held_out
-from pipeline.data.tfds import prepare, read_tfds, write_tfds
+from pipeline.data.tfds import Letor, LetorConfig, prepare, read_tfds, write_tfds
 from pipeline.run import Run
 from tests.conftest import tiny_config
 from tests.data.test_sources import LAYOUTS, SPLITS, features, lines, pack, texts
@@ -190,6 +193,47 @@ def test_array_record_is_read_too_and_a_validation_split_is_held_out(written, tm
     assert set(data["vali"].query_ids.tolist()) == held_out
     assert set(data["train"].query_ids.tolist()) == {str(q) for q in range(20)} - held_out
     assert by_id(data["test"])["213"] == (features([213], 5).tolist(), [0, 1, 2])
+
+
+class Create(list):
+    """beam.Create and beam.FlatMap as far as `letor` uses them."""
+
+    def __or__(self, transform):
+        return [result for item in self for result in transform(item)]
+
+
+class FlatMap:
+    def __init__(self, function):
+        self.function = pickle.loads(pickle.dumps(function))  # goes to another machine
+
+    def __call__(self, item):
+        return self.function(item)
+
+
+def test_the_transforms_that_beam_gets_make_the_same_lists(written, monkeypatch):
+    files, data_dir = written
+    beam = types.SimpleNamespace(Create=Create, FlatMap=FlatMap)
+    monkeypatch.setitem(sys.modules, "apache_beam", beam)
+    paths = {split: [str(path) for path in of_split] for split, of_split in files.items()}
+    for split in SPLITS:
+        made = []
+        for with_beam in (False, True):
+            config = LetorConfig(name="mine", files=paths, num_features=5, beam=with_beam)
+            builder = Letor(config=config, data_dir=data_dir)
+            made.append(list(builder._split_generators(None)[split]))
+        plain, distributed = made
+        assert len(plain) == 20
+        for (key, example), (other_key, other) in zip(plain, distributed, strict=True):
+            assert key == other_key
+            assert example.keys() == other.keys()
+            for name, value in example.items():
+                np.testing.assert_array_equal(value, other[name])
+
+
+def test_beam_that_is_not_there(written, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "apache_beam", None)
+    with pytest.raises(ValueError, match="mend: pip install apache-beam"):
+        write_tfds(written[0], name="mine", num_features=5, data_dir=tmp_path, beam=True)
 
 
 def test_beam_makes_the_same_lists(written, tmp_path):
