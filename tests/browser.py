@@ -130,9 +130,12 @@ class Browser:
         for kind in ("mousePressed", "mouseReleased"):
             self.command("Input.dispatchMouseEvent", type=kind, **place, button="left", clickCount=1)
 
-    def screenshot(self, path):
-        data = self.command("Page.captureScreenshot", captureBeyondViewport=False)["data"]
-        path.write_bytes(base64.b64decode(data))
+    def screenshot(self, path, *, whole_page=False):
+        parameters = {}
+        if whole_page:
+            size = self.command("Page.getLayoutMetrics")["cssContentSize"]
+            parameters = {"captureBeyondViewport": True, "clip": {**size, "scale": 1}}
+        path.write_bytes(base64.b64decode(self.command("Page.captureScreenshot", **parameters)["data"]))
 
     def close(self):
         self.command("Browser.close")

@@ -22,7 +22,7 @@ from pipeline.report.sections import page
 from pipeline.report.statistics import group_runs, paired_tests
 from pipeline.report.tables import left_out, models_table
 
-_NAME_WIDTH = 20  # of 80 columns, the numbers need the rest
+_NAME_WIDTH = 15  # of 80 columns, the numbers need the rest
 
 
 class NoResultError(ValueError):
@@ -68,12 +68,15 @@ def _nothing(folder: Path, found: Collection) -> str:
 def _for_terminal(cells: Cells) -> Table | Text:
     if cells.num_names == len(cells.header):  # words only
         return Text("\n".join(printable(": ".join(row)) for row in cells.rows))
-    table = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0))
+    table = Table(
+        box=box.SIMPLE_HEAD, show_edge=False, padding=0
+    )  # the box itself has a space between columns
     for column, head in enumerate(cells.header):
         name = column < cells.num_names
         table.add_column(Text(head), justify="left" if name else "right", no_wrap=name)
     for row in cells.rows:
-        table.add_row(*(Text(textwrap.fill(printable(text), _NAME_WIDTH)) for text in row))
+        narrow = [printable(text).replace(" ± 0.", " ±.") for text in row]
+        table.add_row(*(Text(textwrap.fill(text, _NAME_WIDTH)) for text in narrow))
     return table
 
 

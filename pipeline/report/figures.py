@@ -15,6 +15,7 @@ from scipy import stats
 
 from pipeline.report.collect import MODELS
 from pipeline.report.page import printable
+from pipeline.report.statistics import Spread
 
 _STYLE = {  # the colours of Okabe and Ito, which the colour-blind can tell apart
     "teacher": {"color": "#000000", "marker": "s"},
@@ -23,6 +24,37 @@ _STYLE = {  # the colours of Okabe and Ito, which the colour-blind can tell apar
 }
 _SIZE_INCHES = (5.2, 3.8)
 _DPI = 160
+
+
+def by_cutoff(
+    cutoffs: Sequence[str], values: Mapping[str, Sequence[Spread | None]], *, y_label: str
+) -> bytes:
+    """PNG of each model's mean at each cut-off, its standard deviation over the seeds as a bar."""
+    figure, axes = _figure()
+    for shift, (model, spreads) in enumerate(values.items()):
+        known = [(x + 0.24 * (shift - 1), spread) for x, spread in enumerate(spreads) if spread]
+        axes.errorbar(
+            [x for x, _ in known],
+            [spread.mean for _, spread in known],
+            yerr=[spread.sd or 0.0 for _, spread in known],
+            label=model,
+            capsize=4,
+            linestyle="none",
+            markersize=8,
+            **_STYLE[model],
+        )
+        for x, spread in known:
+            axes.annotate(
+                f"{spread.mean:.3f}", (x, spread.mean + (spread.sd or 0.0)), xytext=(0, 7),
+                textcoords="offset points", ha="center", fontsize=9, color=_STYLE[model]["color"],
+            )  # fmt: skip
+    axes.set_xticks(range(len(cutoffs)), list(cutoffs))
+    axes.set_xlim(-0.5, len(cutoffs) - 0.5)
+    axes.margins(y=0.15)
+    axes.set(ylabel=y_label)
+    axes.grid(axis="y", alpha=0.3)
+    _legend(figure, axes)
+    return _png(figure)
 
 
 def heat_map(

@@ -53,13 +53,16 @@ h1 { font-size: 1.6rem; line-height: 1.25; margin: 1.2rem 0 .6rem; }
 h2 { font-size: 1.3rem; margin: 2.4rem 0 .6rem; border-bottom: 1px solid #ccc; }
 h3 { font-size: 1.05rem; margin: 1.8rem 0 .4rem; }
 p { max-width: 46rem; margin: .5rem 0; }
-.scroll { overflow-x: auto; margin: .6rem 0 1.2rem; }
+.scroll { overflow-x: auto; margin: .6rem 0 1.2rem; background: /* a shadow where the table goes on */
+  linear-gradient(to left, #fff 2rem, #fff0) right / 3rem 100% no-repeat local,
+  linear-gradient(to left, #0003, #0000) right / .8rem 100% no-repeat scroll; }
 table { border-collapse: separate; border-spacing: 0; font-size: .875rem; font-variant-numeric: tabular-nums; }
 th, td { padding: .25rem .6rem; border-bottom: 1px solid #e3e3e3; text-align: left; vertical-align: top; }
 th { border-bottom: 2px solid #999; vertical-align: bottom; }
 th, td { overflow-wrap: break-word; max-width: 26rem; }
 th:first-child, td:first-child { position: sticky; left: 0; background: #fff; }
-@media (max-width: 40rem) { th, td { max-width: 15rem; } th:first-child, td:first-child { max-width: 8.2rem; } }
+@media (max-width: 40rem) { th, td { max-width: 15rem; padding: .25rem .35rem; }
+  th:first-child, td:first-child { max-width: 8.2rem; } }
 .number { text-align: right; white-space: nowrap; }
 .gallery { display: grid; gap: 1rem; grid-template-columns: repeat(auto-fill, minmax(min(100%, 26rem), 1fr)); }
 figure { margin: 0; }

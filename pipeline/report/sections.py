@@ -8,19 +8,22 @@ from collections.abc import Callable, Sequence
 from pipeline.evaluation.table import Cells
 from pipeline.metrics import NoRelevant
 from pipeline.report import figures
-from pipeline.report.collect import MAIN, Collection, Run
+from pipeline.report.collect import MAIN, MODELS, NDCG, Collection, Run
 from pipeline.report.cost import cost_section
 from pipeline.report.page import Block, Code, Gallery, Heading, Paragraph, Picture
 from pipeline.report.queries import query_section
 from pipeline.report.statistics import (
     DataSet,
+    Group,
     PairedTest,
     best,
+    gap_closed,
     is_number,
 )
 from pipeline.report.tables import (
     NONE,
     agreement_table,
+    format_p,
     left_out,
     mean_sd,
     models_table,
@@ -40,7 +43,7 @@ def page(
     blocks = [*_overview(found, data_sets, convention)]
     for number, data_set in enumerate(data_sets, start=1):
         blocks.append(Heading(f"Data: {data_set.name} ({data_set.fingerprint[:8]})"))
-        blocks += _results(data_set, tests, convention)
+        blocks += _results(data_set, tests, convention, number)
         blocks += _option_maps(data_set, convention, number)
         blocks += cost_section(data_set, convention, number)
         blocks += [Heading("Agreement of the student with its teacher", 3), agreement_table(data_set)]
@@ -52,18 +55,31 @@ def page(
     return blocks
 
 
-def _results(data_set: DataSet, tests: Sequence[PairedTest], convention: NoRelevant) -> list[Block]:
-    """The main table, the tests, and the group that validation chooses."""
-    blocks: list[Block] = [models_table(data_set, convention)]
+def _results(
+    data_set: DataSet, tests: Sequence[PairedTest], convention: NoRelevant, number: int
+) -> list[Block]:
+    """The group that validation chooses in words and as a picture, the main table, the tests."""
+    blocks: list[Block] = []
+    chosen = best(data_set.groups, convention)
+    value = chosen.ndcg("student", MAIN, convention)
     if len(data_set.groups) > 1:
-        chosen = best(data_set.groups, convention)
-        value = chosen.ndcg("student", MAIN, convention)
         blocks.append(
             Paragraph(
                 f"Highest validation NDCG@10 of the student: {chosen.label} (test {mean_sd(value)}). Choosing "
                 "by the test column instead would flatter the choice."
             )
         )
+    if value:
+        blocks += [Paragraph(text) for test in tests if (text := _in_words(test, chosen, convention))]
+        models = [m for m in MODELS if any(m in run.models for run in chosen.runs)]
+        values = {m: [chosen.ndcg(m, metric, convention) for metric in NDCG] for m in models}
+        png = figures.by_cutoff(
+            [metric.upper() for metric in NDCG], values, y_label=f"test NDCG ({convention})"
+        )
+        caption = f"Test NDCG, {chosen.label}, convention '{convention}': mean over {value.n} seeds"
+        caption += ", bars are the standard deviation." if value.sd is not None else "."
+        blocks.append(Gallery([Picture(f"ndcg-{number}.png", caption, png)]))
+    blocks.append(models_table(data_set, convention))
     own = [test for test in tests if test.data_set is data_set]
     if own:
         blocks += [
@@ -75,6 +91,19 @@ def _results(data_set: DataSet, tests: Sequence[PairedTest], convention: NoRelev
             ),
         ]
     return blocks
+
+
+def _in_words(test: PairedTest, group: Group, convention: NoRelevant) -> str | None:
+    """The main result; None if the test is another one."""
+    c = test.comparison
+    ci95, difference, closed = c["ci95"], c["difference"], gap_closed(group, convention)
+    if test.group is not group or c["b"] != "baseline" or difference is None or ci95 is None:
+        return None
+    text = (
+        f"Student against baseline, NDCG@10: {difference:+.4f} (95 % CI {ci95[0]:+.4f} to {ci95[1]:+.4f}, p after "
+        f"Holm {format_p(test.p_holm)}); better on {c['win']:,} of {c['queries']:,} queries, worse on {c['loss']:,}."
+    )
+    return text if closed is None else f"{text} That is {closed:.1%} of the way from baseline to teacher."
 
 
 def _overview(found: Collection, data_sets: Sequence[DataSet], convention: NoRelevant) -> list[Block]:

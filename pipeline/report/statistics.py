@@ -176,15 +176,23 @@ def holm(p_values: ArrayLike) -> np.ndarray:
     return corrected
 
 
-def pareto_front(costs: Sequence[float], qualities: Sequence[float]) -> list[bool]:
+def pareto_front(costs: Sequence[float], qualities: Sequence[float], *, tolerance: float = 0.0) -> list[bool]:
     """Whether no other point is at least as cheap and as good, and better in one of the two.
+
+    `tolerance`: the share by which a better point may be dearer and still count as as cheap; of measured costs.
 
     >>> pareto_front([1, 2, 3], [0.5, 0.4, 0.6])
     [True, False, True]
+    >>> pareto_front([1, 1.05, 3], [0.5, 0.55, 0.6], tolerance=0.1)
+    [False, True, True]
     """
     points = list(zip(costs, qualities, strict=True))
     return [
-        not any(c <= cost and q >= quality and (c, q) != (cost, quality) for c, q in points)
+        not any(
+            (c <= cost and q >= quality and (c, q) != (cost, quality))
+            or (c <= cost * (1 + tolerance) and q > quality)
+            for c, q in points
+        )
         for cost, quality in points
     ]
 

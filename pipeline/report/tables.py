@@ -30,7 +30,7 @@ def models_table(data_set: DataSet, convention: NoRelevant) -> Cells:
                     format_number(closed, ".1%"),
                 ]
             )
-    header = ["options", "model", "n", *(metric.upper() for metric in NDCG), "gap closed"]
+    header = ["options", "model", "n", *(metric.upper() for metric in NDCG), "gap"]
     title = f"Test, convention '{convention}'. Gap closed: (student - baseline) / (teacher - baseline) of NDCG@10."
     return Cells(title, header, rows, num_names=2)
 
@@ -48,8 +48,8 @@ def tests_table(tests: Sequence[PairedTest]) -> Cells:
                 f"{c['queries']:,}",
                 format_number(c["difference"], "+.4f"),
                 NONE if ci95 is None else f"{ci95[0]:+.4f} to {ci95[1]:+.4f}",
-                _p(c["p"]),
-                _p(test.p_holm),
+                format_p(c["p"]),
+                format_p(test.p_holm),
                 f"{c['win']}/{c['tie']}/{c['loss']}",
             ]
         )
@@ -122,7 +122,7 @@ def mean_sd(value: Spread | None) -> str:
     return f"{value.mean:.4f}" + ("" if value.sd is None else f" ± {value.sd:.4f}")
 
 
-def _p(value: float | None) -> str:
+def format_p(value: float | None) -> str:
     return NONE if value is None else "<0.0001" if value < 0.0001 else f"{value:.4f}"
 
 

@@ -74,6 +74,10 @@ def test_the_tables_hold_the_expected_numbers(known):
     assert rows(text, "topk=10", "student - baseline")[0][3:] == ["1.0000", "1.0000", "0/3/0"]
     assert "convention 'skip'" in text
     assert "Highest validation NDCG@10 of the student: topk=10 (test 0.4000" in text
+    # in words, of the chosen group alone
+    assert text.count("Student against baseline, NDCG@10:") == 1
+    assert "NDCG@10: +0.0000 (95 % CI +0.0000 to +0.0000, p after Holm 1.0000); better on 0 of 3" in text
+    assert "That is 0.0% of the way from baseline to teacher." in text
     assert rows(text, "topk=5")[-1] == ["0.5500 ± 0.0707", "0.7500 ± 0.0000", "0.9000 ± 0.0000"]
     assert rows(text, "topk=5/seed=1", "topk=5") == [["1", "0.6000"]]
     for (topk, seed), _ in STUDENT.items():
@@ -112,6 +116,8 @@ def test_queries_by_length_by_relevance_and_by_gain(tmp_path):
         num_relevant=[1, 2, 3, 4, 0, 5],
     )
     text = report(tmp_path)
+    assert "NDCG@10: -0.0400 (95 % CI" in text
+    assert "better on 2 of 5 queries, worse on 2." in text
     assert rows(text, "10") == [["2", "0.8500", "0.4000", "0.5500"]]
     assert rows(text, "30") == [["1", "0.6000", "0.3000", "0.1000"]]
     assert rows(text, "5") == [["1", "0.5000", "0.6000", "0.2000"]]
@@ -140,7 +146,7 @@ def test_a_sweep_has_a_heat_map_for_each_sample_size(tmp_path, monkeypatch):
         "ndcg-by-length-1.png",
         "ndcg-by-relevant-1.png",
     ]
-    assert_pictures(tmp_path / "report", [*panels, *others])
+    assert_pictures(tmp_path / "report", ["ndcg-1.png", *panels, *others])
     assert [facts["title"] for _, facts in maps] == ["sample_size=1", "sample_size=8"]
     assert {(f["x_label"], f["y_label"]) for _, f in maps} == {("loss.topk (documents)", "loss.temperature")}
     for cells, facts in maps:
@@ -200,7 +206,7 @@ def test_a_single_run_without_a_baseline_and_with_a_teacher_of_unknown_cost(tmp_
     ]
     assert rows(text, "all runs", "student")[0] == ["1", *["0.5000"] * 3, "-"]
     assert "baseline" not in text.replace("(student - baseline) / (teacher - baseline)", "")
-    names = ["quality-time", "quality-parameters", "ndcg-by-length", "ndcg-by-relevant"]
+    names = ["ndcg", "quality-time", "quality-parameters", "ndcg-by-length", "ndcg-by-relevant"]
     assert_pictures(tmp_path / "report", [f"{name}-1.png" for name in names])
 
 
