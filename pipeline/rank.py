@@ -11,13 +11,12 @@ from pathlib import Path
 from typing import IO, NoReturn
 
 import numpy as np
-from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 
 from pipeline.artifacts import atomic
 from pipeline.data import LetorError
 from pipeline.data.letor import DUPLICATES, UNSORTED
 from pipeline.data.letor_lists import read_lists
+from pipeline.data.progress import reading
 from pipeline.export.load import ExportedModel, ModelError, load_exported
 
 MISTAKE = 2  # exit code
@@ -61,15 +60,14 @@ def rank_file(
         judged: IO[str] | None = None
         if qrels is not None:
             judged = stack.enter_context(stack.enter_context(atomic(qrels)).open("w", encoding="utf-8"))
-        bar = stack.enter_context(_progress())
-        task = bar.add_task("", total=None)
+        progress = stack.enter_context(reading(path.name))
         for lists in read_lists(
             path,
             num_features=model.num_features,
             duplicates=duplicates,
             unsorted=unsorted,
             missing_value=missing_value,
-            progress=lambda done, total: bar.update(task, completed=done, total=total),
+            progress=progress,
         ):
             bounds = lists.offsets.tolist()
             for query, start, stop in zip(lists.query_ids.tolist(), bounds[:-1], bounds[1:], strict=True):
@@ -85,11 +83,6 @@ def rank_file(
             num_queries += lists.num_queries
             num_docs += lists.num_docs
     return num_queries, num_docs
-
-
-def _progress() -> Progress:
-    columns = (TextColumn("ranking"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
-    return Progress(*columns, console=Console(stderr=True), disable=not sys.stderr.isatty(), transient=True)
 
 
 def _run_lines(query: str, scores: np.ndarray, tag: str) -> str:

@@ -17,6 +17,10 @@ SUBCOMMANDS = {
         "bench_loss",
         "the coupled RankDistil loss against tensorflow-ranking's: CPU time, memory, variance",
     ),
+    "serve": (
+        "bench_serve",
+        "scoring raw features: SavedModel, TFLite, ONNX beside LightGBM and lleaves",
+    ),
 }
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.util
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -101,7 +102,11 @@ def _load_tflite(path: Path, threads: int | None) -> ExportedModel:
     import tensorflow as tf
 
     try:
-        interpreter = tf.lite.Interpreter(model_path=str(path), num_threads=threads)
+        with (
+            warnings.catch_warnings()
+        ):  # it is also in a package of its own, which TensorFlow does not depend on
+            warnings.filterwarnings("ignore", r"\s*Warning: tf\.lite\.Interpreter is deprecated", UserWarning)
+            interpreter = tf.lite.Interpreter(model_path=str(path), num_threads=threads)
     except ValueError as error:
         raise ModelError(f"{path} cannot be loaded: {str(error).splitlines()[0]}") from error
     (inputs,), (outputs,) = interpreter.get_input_details(), interpreter.get_output_details()

@@ -65,6 +65,25 @@ def test_each_format_is_where_it_says_and_as_near_to_keras(exported):
     ]  # fmt: skip
 
 
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"log1p": False, "log_offset": 0.01, "log_except": [2]},
+        {"log1p": False, "quantiles": 16, "standardise": False},
+        {"clip": 2.0},
+    ],
+    ids=lambda options: "-".join(options),
+)
+def test_each_format_holds_every_transform(options, tmp_path):
+    data = lists(10)
+    transform = fit_transform(TransformConfig(**options), data.features)
+    scorer = build_scorer(MLPStudent(hidden=[4]), NUM_FEATURES, seed=0)
+    config = ExportConfig(formats=["saved_model", "tflite", "onnx"])
+    facts = formats.export(RawScorer(transform, scorer), data, config, tmp_path)
+    deviation = scorer(transform(data.features)).numpy().std()
+    assert all(fact["max_difference"] < 1e-4 * deviation for fact in facts.values())
+
+
 def another_program(script, *arguments):
     """Runs a script that must not need this package."""
     check = 'assert not any(module.split(".")[0] == "pipeline" for module in sys.modules)'
