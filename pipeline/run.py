@@ -36,7 +36,7 @@ from pipeline.teacher.augment import synthetic_lists
 from pipeline.teacher.lambdamart import LambdaMART, fit_lambdamart
 from pipeline.teacher.run_file import read_scores
 from pipeline.teacher.scores import transform_scores
-from pipeline.tracking import Trackers, open_trackers, track_epoch, track_result
+from pipeline.tracking import Trackers, events_folder, open_trackers, track_epoch, track_result
 from pipeline.training.fit import MONITOR, Interrupted, ListLoss, choose_jit, fit, load_history, load_weights
 from pipeline.training.strategy import is_chief, make_strategy
 
@@ -320,6 +320,7 @@ class Run:
                 folder=folder,
                 chief=self.chief,
                 on_epoch=on_epoch,
+                profile_to=events_folder(config.run_dir) / model if self.chief else None,
             )
 
         if not self.chief:  # trains along, but keeps nothing; the chief holds the lock

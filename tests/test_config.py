@@ -94,6 +94,7 @@ def test_values_arrive():
         ("teacher.members=3", "members differ in what they sample"),
         ("stage=teech", r"did you mean teacher\?"),
         ("evaluate.no_relevant=half", "available: one, skip, zero"),
+        ("train.profile=[3,2]", r"train.profile=\[3, 2\] is not possible"),
         ("tracking.writers=[tensorbord]", r"did you mean tensorboard\?"),
         ("tracking.mlflow_uri=http://x", r"no effect; mend: tracking.writers=\[tensorboard,mlflow\]"),
     ],

@@ -111,7 +111,7 @@ class Config:
 def _build(cls: type, values: dict[str, Any], where: str) -> Any:
     """An instance of the dataclass `cls` from plain values; types and keys are checked by OmegaConf."""
     base = OmegaConf.structured(cls)
-    for node in (base, *(base[name] for name in base if OmegaConf.is_config(base._get_node(name)))):
+    for node in (base, *(node for name in base if OmegaConf.is_config(node := base._get_node(name)))):
         OmegaConf.set_readonly(node, False)  # set by OmegaConf for frozen dataclasses
     try:
         return OmegaConf.to_object(OmegaConf.merge(base, values))

@@ -56,6 +56,7 @@ class TrainConfig:
     precision: str = "float32"  # of the layers: float32, bfloat16, float16; variables and loss are float32
     baseline: bool = True  # also train the student on labels alone, same budget
     deterministic: bool = True  # the same numbers from the same command
+    profile: list[int] | None = None  # [first, last]: steps (from 1, over all epochs) to profile into events/
 
     def __post_init__(self) -> None:
         one_of("train.strategy", self.strategy, ("auto", "one_device", "mirrored", "multi_worker", "tpu"))
@@ -66,6 +67,9 @@ class TrainConfig:
         check(self.weight_decay >= 0, "train.weight_decay", self.weight_decay, "a number >= 0")
         check(self.patience >= 0, "train.patience", self.patience, "at least 0")
         one_of("train.jit", self.jit, ("auto", "off", "loss", "step"))
+        if self.profile is not None:
+            ok = len(self.profile) == 2 and 1 <= self.profile[0] <= self.profile[1]
+            check(ok, "train.profile", self.profile, "[first, last] with 1 <= first <= last, or null")
         one_of("train.precision", self.precision, ("float32", "bfloat16", "float16"))
 
 

@@ -12,10 +12,14 @@ from tensorboard.plugins.hparams import api as hp
 
 from pipeline.tracking.options import Option
 
-FOLDER = "events"
 _TRIAL = (
     "trial"  # apart from the models' folders: HParams takes every scalar of a trial's folder for a metric
 )
+
+
+def events_folder(run_dir: Path) -> Path:
+    """Where the events of a run are; a folder a model below it."""
+    return run_dir / "events"
 
 
 class TensorBoardTracker:
@@ -26,7 +30,7 @@ class TensorBoardTracker:
     """
 
     def __init__(self, run_dir: Path, options: Mapping[str, Option]) -> None:
-        self._folder, self._run_dir, self._options = run_dir / FOLDER, run_dir, options
+        self._folder, self._run_dir, self._options = events_folder(run_dir), run_dir, options
         self._writers: dict[str, tf.summary.SummaryWriter] = {}
         shutil.rmtree(self._folder, ignore_errors=True)
 

@@ -25,6 +25,7 @@ from pipeline.metrics.ndcg import ranked_ndcg
 from pipeline.metrics.ranked import rank_lists
 from pipeline.models.scorer import scoring_function
 from pipeline.training import checkpoint
+from pipeline.training.profile import Profile
 
 log = logging.getLogger(__name__)
 
@@ -270,6 +271,7 @@ def fit(
     folder: Path,
     chief: bool = True,
     on_epoch: Callable[[dict[str, Any]], None] = lambda row: None,
+    profile_to: Path | None = None,
 ) -> None:
     """Trains a scorer; writes the weights of its best epoch and the history into `folder`.
 
@@ -284,8 +286,10 @@ def fit(
       folder: where an interrupted run's checkpoint lies, if there is one.
       chief: whether this process writes; of several workers exactly one does.
       on_epoch: called with each row of the history, those of a resumed run included.
+      profile_to: where the profile of `config.profile` goes.
 
     Raises:
+      ConfigError: train.jit or train.profile does not fit this training.
       FloatingPointError: the loss is not finite; names step and queries. The checkpoint of the epoch before stays.
       Interrupted: SIGTERM came (the checkpoint is of the step at which training stopped), or another worker is
         gone (it is of the last epoch).
@@ -316,7 +320,9 @@ def fit(
         first = context.input_pipeline_id * local
         return batches.dataset(len(epochs.history) * steps + epochs.step, range(first, first + local))
 
-    with _on_sigterm(epochs):
+    done = len(epochs.history) * steps + epochs.step
+    profiled = Profile(config.profile, profile_to, num_steps=config.epochs * steps, done=done)
+    with _on_sigterm(epochs), profiled:
         while len(epochs.history) < config.epochs and not epochs.exhausted:
             # An interrupted epoch is finished by a call of its own: steps_per_epoch holds for all of a call.
             rest = config.epochs if epochs.step == 0 else len(epochs.history) + 1
@@ -327,7 +333,7 @@ def fit(
                     initial_epoch=len(epochs.history),
                     epochs=rest,
                     verbose=0,
-                    callbacks=[epochs],
+                    callbacks=[profiled, epochs],  # epochs may end training with an error
                 )
     if chief:
         write_json(folder / _HISTORY, {"best_epoch": epochs.best_epoch, "epochs": epochs.history})

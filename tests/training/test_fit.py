@@ -42,7 +42,14 @@ def listnet(teacher, labels, student, mask, *, seed, list_ids):
 
 
 def train(
-    folder, *, config=CONFIG, student=STUDENT, strategy="one_device", loss=listnet, on_epoch=lambda row: None
+    folder,
+    *,
+    config=CONFIG,
+    student=STUDENT,
+    strategy="one_device",
+    loss=listnet,
+    on_epoch=lambda row: None,
+    **kwargs,
 ):
     folder.mkdir(exist_ok=True)
     batches = PackedBatches(TRAIN, 2 * TRAIN.labels, config.lists_per_batch, seed=5)
@@ -56,6 +63,7 @@ def train(
         seed=5,
         folder=folder,
         on_epoch=on_epoch,
+        **kwargs,
     )
     scorer = build_scorer(student, 5, seed=1)
     load_weights(scorer, folder)
