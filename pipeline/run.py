@@ -31,7 +31,8 @@ from pipeline.evaluation.result import metrics_of_splits, provenance, size_facts
 from pipeline.export.formats import check_formats, export
 from pipeline.export.raw_scorer import RawScorer
 from pipeline.metrics import NoRelevant, Ties, summarise
-from pipeline.models.scorer import build_scorer, num_parameters
+from pipeline.models.networks import Scorer
+from pipeline.models.scorer import Score, build_scorer, num_parameters
 from pipeline.teacher.augment import synthetic_lists
 from pipeline.teacher.lambdamart import LambdaMART, fit_lambdamart
 from pipeline.teacher.run_file import read_scores
@@ -194,7 +195,7 @@ class Run:
             for split, data in self.data.items():
                 if isinstance(config, LambdaMARTTeacher):
                     assert self.teacher is not None
-                    scores = self.teacher(data.features)
+                    scores = self.teacher(data.features, data.offsets)
                 else:
                     scores = read_scores(Path(getattr(config, split)), data)
                 np.save(folder / f"{split}.npy", scores)
@@ -244,7 +245,7 @@ class Run:
     def _score(self, lists: RankingData) -> np.ndarray:
         """Raw teacher scores [docs] of lists in no split, by the teacher's model, else from its file."""
         if self.teacher is not None:
-            return self.teacher(lists.features)
+            return self.teacher(lists.features, lists.offsets)
         return read_scores(Path(cast(RunFileTeacher, self.config.teacher).unlabelled or ""), lists)
 
     def _digest(self, path: str | None) -> str | None:
@@ -267,7 +268,7 @@ class Run:
         """Whether this process writes; of several workers one does."""
         return is_chief(self.strategy)
 
-    def build_scorer(self) -> keras.Model:
+    def build_scorer(self) -> Scorer:
         return build_scorer(self.config.student, self.data["train"].num_features, seed=self.config.seed)
 
     def _student_key(self, model: str) -> dict[str, Any]:
@@ -357,7 +358,10 @@ class Run:
         for model in self.losses:
             scorer = self.raw_scorer(model)
             score = scorer.score
-            scores[model] = {split: score(self.data[split].features) for split in ("vali", "test")}
+            scores[model] = {
+                split: score(self.data[split].features, self.data[split].offsets)
+                for split in ("vali", "test")
+            }
             models[model] = {
                 "parameters": num_parameters(scorer.scorer),
                 "best_epoch": load_history(self.trained(model))["best_epoch"],
@@ -489,7 +493,5 @@ def _without(config: Any, *names: str) -> dict[str, Any]:
     return {key: value for key, value in dataclasses.asdict(config).items() if key not in names}
 
 
-def _latency(
-    score: Callable[[np.ndarray], np.ndarray] | None, features: np.ndarray
-) -> dict[str, float | None]:
+def _latency(score: Score | None, features: np.ndarray) -> dict[str, float | None]:
     return {"us_per_doc": None, "us_per_doc_list120": None} if score is None else {**latency(score, features)}

@@ -24,7 +24,16 @@ from pipeline.config.data import (
     YahooData,
 )
 from pipeline.config.export import ExportConfig
-from pipeline.config.student import LinearStudent, MLPStudent
+from pipeline.config.student import (
+    AttentionNetwork,
+    AttentionStudent,
+    DCNNetwork,
+    DCNStudent,
+    LinearStudent,
+    MLPNetwork,
+    MLPStudent,
+    NetworkConfig,
+)
 from pipeline.config.teacher import LambdaMARTTeacher, RunFileTeacher, ScoresConfig
 from pipeline.config.tracking import TrackingConfig
 from pipeline.config.training import EvaluateConfig, LossConfig, TrainConfig
@@ -32,8 +41,12 @@ from pipeline.config.training import EvaluateConfig, LossConfig, TrainConfig
 __all__ = [
     "CHOICES",
     "STAGES",
+    "AttentionNetwork",
+    "AttentionStudent",
     "Config",
     "ConfigError",
+    "DCNNetwork",
+    "DCNStudent",
     "DataConfig",
     "EvaluateConfig",
     "ExportConfig",
@@ -44,9 +57,11 @@ __all__ = [
     "LetorData",
     "LinearStudent",
     "LossConfig",
+    "MLPNetwork",
     "MLPStudent",
     "MSLRWeb10KData",
     "MSLRWeb30KData",
+    "NetworkConfig",
     "PublishedData",
     "RunFileTeacher",
     "ScoresConfig",

@@ -28,7 +28,7 @@ from pipeline.config.data import (
     YahooData,
 )
 from pipeline.config.export import ExportConfig
-from pipeline.config.student import LinearStudent, MLPStudent
+from pipeline.config.student import AttentionStudent, DCNStudent, LinearStudent, MLPStudent
 from pipeline.config.teacher import LambdaMARTTeacher, RunFileTeacher
 from pipeline.config.tracking import TrackingConfig
 from pipeline.config.training import EvaluateConfig, LossConfig, TrainConfig
@@ -40,7 +40,7 @@ COMMON_LOSS_OPTIONS = ("name", "label_loss", "label_weight", "label_schedule", "
 
 DataConfig = SyntheticData | LetorData | PublishedData | TFDSData
 TeacherConfig = LambdaMARTTeacher | RunFileTeacher
-StudentConfig = LinearStudent | MLPStudent
+StudentConfig = LinearStudent | MLPStudent | DCNStudent | AttentionStudent
 
 CHOICES: dict[str, dict[str, type]] = {
     "data": {
@@ -55,7 +55,12 @@ CHOICES: dict[str, dict[str, type]] = {
         "tfds": TFDSData,
     },
     "teacher": {"lambdamart": LambdaMARTTeacher, "run_file": RunFileTeacher},
-    "student": {"linear": LinearStudent, "mlp": MLPStudent},
+    "student": {
+        "linear": LinearStudent,
+        "mlp": MLPStudent,
+        "dcn": DCNStudent,
+        "attention": AttentionStudent,
+    },
 }
 
 

@@ -144,7 +144,7 @@ class PackedBatches:
 def to_lists(
     docs: tf.Tensor, slot: tf.Tensor, sizes: tf.Tensor, list_size: int
 ) -> tuple[tf.Tensor, tf.Tensor]:
-    """Packed values [D] as padded lists [B, L] and their mask [B, L]; both directions are gathers.
+    """Packed values [D, ...] as padded lists [B, L, ...] and their mask [B, L]; both directions are gathers.
 
     The gradient of the obvious `tf.gather` is a scatter-add, which is slow on accelerators and, on a GPU, not
     deterministic; every document has exactly one slot, so it is a gather too.
@@ -156,8 +156,33 @@ def to_lists(
 
     @tf.custom_gradient
     def gather(values: tf.Tensor) -> tuple[tf.Tensor, object]:
-        padded = tf.where(mask, tf.gather(values, index), tf.zeros([], values.dtype))
-        # One zero more, for the documents that only pad.
-        return padded, lambda upstream: tf.gather(tf.pad(tf.reshape(upstream, [-1]), [[0, 1]]), slot)
+        return _fill(mask, tf.gather(values, index)), lambda upstream: _at_slots(upstream, slot)
 
     return gather(docs), mask
+
+
+def to_docs(lists: tf.Tensor, slot: tf.Tensor, sizes: tf.Tensor, list_size: int) -> tf.Tensor:
+    """The other way: padded lists [B, L, ...] as packed values [D, ...], 0 for the documents that only pad."""
+    starts = tf.cumsum(sizes, exclusive=True)
+    columns = tf.range(list_size)
+    mask = columns[None, :] < sizes[:, None]
+    index = tf.where(mask, starts[:, None] + columns[None, :], 0)
+
+    @tf.custom_gradient
+    def gather(values: tf.Tensor) -> tuple[tf.Tensor, object]:
+        return _at_slots(values, slot), lambda upstream: _fill(mask, tf.gather(upstream, index))
+
+    return gather(lists)
+
+
+def _fill(mask: tf.Tensor, lists: tf.Tensor) -> tf.Tensor:
+    """`lists` [B, L, ...], 0 where the mask [B, L] is False."""
+    mask = tf.reshape(mask, tf.concat([tf.shape(mask), tf.ones([tf.rank(lists) - 2], tf.int32)], 0))
+    return tf.where(mask, lists, tf.zeros([], lists.dtype))
+
+
+def _at_slots(lists: tf.Tensor, slot: tf.Tensor) -> tf.Tensor:
+    """Rows `slot` [D] of `lists` [B, L, ...]; 0 for slot B * L, which documents have that only pad."""
+    flat = tf.reshape(lists, tf.concat([[-1], tf.shape(lists)[2:]], 0))
+    padding = [[0, 1]] + [[0, 0]] * (len(lists.shape) - 2)
+    return tf.gather(tf.pad(flat, padding), slot)

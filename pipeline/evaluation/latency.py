@@ -11,7 +11,7 @@ LIST_SIZE = 120  # documents a query in MSLR-WEB30K, mean
 
 
 def latency(
-    score: Callable[[np.ndarray], np.ndarray],
+    score: Callable[[np.ndarray, np.ndarray], np.ndarray],
     features: np.ndarray,
     *,
     bulk_docs: int = 8192,
@@ -21,7 +21,8 @@ def latency(
     """Microseconds a document that `score` takes, median over repetitions after one call to warm up.
 
     Args:
-      score: features [docs, F] -> scores [docs]. It runs until its result is a numpy array.
+      score: (features [docs, F], offsets of lists of 120 documents) -> scores [docs]. It runs until its result is a
+        numpy array.
       features: float32 [docs, F], rows to score; repeated or cut to the sizes needed.
       bulk_docs: documents in the bulk call.
       repetitions: timed calls of each size.
@@ -42,19 +43,20 @@ def latency(
 
 
 def _microseconds_per_doc(
-    score: Callable[[np.ndarray], np.ndarray],
+    score: Callable[[np.ndarray, np.ndarray], np.ndarray],
     features: np.ndarray,
     num_docs: int,
     repetitions: int,
     clock: Callable[[], float],
 ) -> float:
     rows = features[np.arange(num_docs) % len(features)]
-    shape = np.shape(score(rows))
+    offsets = np.append(np.arange(0, num_docs, LIST_SIZE), num_docs)
+    shape = np.shape(score(rows, offsets))
     if shape != (num_docs,):
         raise ValueError(f"score must give [{num_docs}] scores for {num_docs} documents, not {shape}")
     seconds = []
     for _ in range(repetitions):
         start = clock()
-        np.asarray(score(rows))
+        np.asarray(score(rows, offsets))
         seconds.append(clock() - start)
     return float(np.median(seconds)) / num_docs * 1e6

@@ -7,18 +7,16 @@ from collections.abc import Callable
 
 import numpy as np
 import tensorflow as tf
-import tf_keras as keras
 
 from pipeline.data.transform import Transform
+from pipeline.models.networks import Scorer
 
 # A feature whose mean is further from 0 than so many deviations is still centred first: in float32 the matrix product
 # would lose the digits that mean and value have in common.
 _MAX_MEAN = 64.0
 
 
-def fold_standardisation(
-    transform: Transform, scorer: keras.Model
-) -> Callable[[tf.Tensor], tf.Tensor] | None:
+def fold_standardisation(transform: Transform, scorer: Scorer) -> Callable[[tf.Tensor], tf.Tensor] | None:
     """Raw features [docs, F] -> scores [docs], equal to `scorer(transform(x))` up to float32 rounding.
 
     With standardised features z = (y - mean) / deviation, where y is what the transform does before, and a first layer
@@ -35,13 +33,10 @@ def fold_standardisation(
     Returns:
       None where the scorer's input goes to anything but one dense float32 layer (as in DCN, which multiplies by it).
     """
-    consumers = [node.layer for node in scorer.layers[0].outbound_nodes]
-    if [type(layer) for layer in consumers] != [keras.layers.Dense] or consumers[
-        0
-    ].compute_dtype != "float32":
+    parts = scorer.split_first()
+    if parts is None or parts[0].compute_dtype != "float32":
         return None
-    (first,) = consumers
-    rest = keras.Model(first.output, scorer.output)
+    first, rest = parts
     mean, deviation = transform.mean.astype(np.float64), transform.deviation.astype(np.float64)
     shift = np.where(np.abs(mean) > _MAX_MEAN * deviation, mean, 0.0)
     kernel, bias = (weight.numpy().astype(np.float64) for weight in (first.kernel, first.bias))
@@ -62,6 +57,6 @@ def fold_standardisation(
         if low is not None:
             features = tf.clip_by_value(features, low, high)
         hidden = first.activation(tf.nn.bias_add(tf.matmul(features, kernel), bias))
-        return rest(hidden, training=False)
+        return rest(hidden)
 
     return score

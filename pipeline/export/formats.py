@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import itertools
 import logging
 import os
 import shutil
@@ -16,7 +17,7 @@ import tensorflow as tf
 from pipeline.artifacts import write_json
 from pipeline.config import ConfigError, ExportConfig
 from pipeline.data import RankingData
-from pipeline.export.load import ONNX_MEND, ModelError, load_exported
+from pipeline.export.load import ONNX_MEND, ExportedModel, ModelError, load_exported
 from pipeline.export.raw_scorer import RawScorer
 from pipeline.metrics.ndcg import ranked_ndcg
 from pipeline.metrics.ranked import rank_lists
@@ -53,7 +54,7 @@ def export(student: RawScorer, test: RankingData, config: ExportConfig, run_dir:
     Raises:
       ValueError: a format cannot express the student, or a float32 format gives other scores.
     """
-    expected = scoring_function(student.scorer)(student.transform(test.features))
+    expected = scoring_function(student.scorer)(student.transform(test.features), test.offsets)
     expected_ndcg = _mean_ndcg(expected, test)
     # The weights of a folded layer differ by the features' scales, which 8 bits a matrix do not hold.
     unfolded = RawScorer(student.transform, student.scorer, fold=False)
@@ -73,7 +74,7 @@ def export(student: RawScorer, test: RankingData, config: ExportConfig, run_dir:
         target.parent.mkdir(exist_ok=True)
         write(part)
         try:
-            scores = load_exported(part).score(test.features)
+            scores = _score(load_exported(part), test, listwise=student.listwise)
         except ModelError as error:
             raise ValueError(f"export.formats={name} cannot hold this student: {error}") from None
         difference = float(np.abs(scores.astype(np.float64) - expected).max())
@@ -104,6 +105,12 @@ def export(student: RawScorer, test: RankingData, config: ExportConfig, run_dir:
     return facts
 
 
+def _score(model: ExportedModel, data: RankingData, *, listwise: bool) -> np.ndarray:
+    if not listwise:
+        return model.score(data.features)
+    return np.concatenate([model.call(data.features[a:b]) for a, b in itertools.pairwise(data.offsets)])
+
+
 def _mean_ndcg(scores: np.ndarray, data: RankingData) -> float | None:
     per_list = ranked_ndcg(rank_lists(scores, data.labels, data.offsets))
     return None if np.isnan(per_list).all() else float(np.nanmean(per_list))
@@ -112,7 +119,7 @@ def _mean_ndcg(scores: np.ndarray, data: RankingData) -> float | None:
 def _write_tflite(student: RawScorer, path: Path, *, int8: bool) -> None:
     """float32; with `int8` the weights of large matrices in 8 bits, and products with them too (dynamic range)."""
     function = student.rank.get_concrete_function()
-    converter = tf.lite.TFLiteConverter.from_concrete_functions([function], student)
+    converter = tf.lite.TFLiteConverter.from_concrete_functions([function], student.module)
     if int8:
         converter.optimizations = [tf.lite.Optimize.DEFAULT]
     path.write_bytes(converter.convert())

@@ -1,73 +1,43 @@
-"""Scorers: Keras models from transformed features [docs, F] to scores [docs]."""
+"""Scorers by their options, and scoring in blocks of bounded size."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Iterator
+from typing import Any, Protocol
 
 import numpy as np
 import tensorflow as tf
 import tf_keras as keras
 
-from pipeline.config import MLPStudent, StudentConfig
+from pipeline.config import LinearStudent, NetworkConfig
+from pipeline.models.layout import Layout
+from pipeline.models.networks import Scorer, make_network
 
 _ROWS = 1 << 15  # documents scored at a time
+_PAIRS = 1 << 23  # of documents in the lists that are scored at a time: 32 MB for each attention head
 
 
-class Dropout(keras.layers.Layer):
-    """Dropout whose noise is a function of (seed, number of calls, replica), so that a resumed run repeats it.
+class Score(Protocol):
+    """Scores of documents: features float32 [docs, F], offsets int64 [lists + 1] -> [docs].
 
-    Args:
-      rate: share of units set to 0 in training.
-      seed: of this layer.
+    Pointwise scorers ignore the offsets and need none.
     """
 
-    def __init__(self, rate: float, *, seed: int) -> None:
-        super().__init__()
-        self.rate, self.seed = rate, seed
-        self.calls = self.add_weight(
-            name="calls",
-            shape=(),
-            dtype=tf.int32,
-            initializer="zeros",
-            trainable=False,
-            aggregation=tf.VariableAggregation.ONLY_FIRST_REPLICA,
-        )
-
-    def call(self, inputs: tf.Tensor, training: bool = False) -> tf.Tensor:
-        if not training:
-            return inputs
-        context = tf.distribute.get_replica_context()
-        replica = context.replica_id_in_sync_group if context is not None else 0
-        seed = tf.stack([self.seed + 1_000_003 * tf.cast(replica, tf.int32), self.calls])
-        self.calls.assign_add(1)
-        return tf.nn.experimental.stateless_dropout(inputs, self.rate, seed=seed, rng_alg="philox")
+    def __call__(self, features: np.ndarray, offsets: np.ndarray | None = None, /) -> np.ndarray: ...
 
 
-def build_scorer(config: StudentConfig, num_features: int, *, seed: int) -> keras.Model:
+def build_scorer(config: LinearStudent | NetworkConfig, num_features: int, *, seed: int) -> Scorer:
     """A scorer with freshly initialised weights.
 
     Args:
       config: the architecture.
       num_features: F.
-      seed: of the initial weights and of the dropout.
+      seed: of the initial weights, of dropout and input noise.
 
     Returns:
-      A model [docs, F] -> [docs].
+      A model (features [docs, F], layout) -> [docs]; see `Scorer`.
     """
-    inputs = keras.Input((num_features,))
-
-    def dense(units: int, number: int, activation: str | None) -> keras.layers.Dense:
-        initializer = keras.initializers.GlorotUniform(seed=1000 * seed + number)
-        return keras.layers.Dense(units, activation, kernel_initializer=initializer)
-
-    x, number = inputs, 0
-    if isinstance(config, MLPStudent):
-        for number, units in enumerate(config.hidden, 1):
-            x = dense(units, number, config.activation)(x)
-            if config.dropout:
-                x = Dropout(config.dropout, seed=1000 * seed + number)(x)
-    x = dense(1, number + 1, None)(x)
-    return keras.Model(inputs, keras.layers.Reshape(())(x))
+    return make_network(config, num_features, seed=seed)
 
 
 def num_parameters(scorer: keras.Model) -> int:
@@ -75,15 +45,54 @@ def num_parameters(scorer: keras.Model) -> int:
     return int(sum(np.prod(weight.shape) for weight in scorer.trainable_weights))
 
 
-def scoring_function(scorer: keras.Model) -> Callable[[np.ndarray], np.ndarray]:
-    """A function from float32 [docs, F] to float32 [docs] that runs the scorer in blocks of bounded size."""
-    forward = tf.function(
-        lambda features: scorer(features, training=False),
-        input_signature=[tf.TensorSpec([None, scorer.input_shape[-1]], tf.float32)],
-    )
+def blocks_of_lists(offsets: np.ndarray) -> Iterator[tuple[int, int]]:
+    """Ranges of lists, in order, to score together: memory is bounded, but a list is never cut.
 
-    def score(features: np.ndarray) -> np.ndarray:
-        blocks = [forward(features[i : i + _ROWS]).numpy() for i in range(0, len(features), _ROWS)]
+    A block has at most `_ROWS` slots and `_PAIRS` pairs of slots, padded to its longest list; or it is one list.
+    """
+    sizes = np.diff(offsets)
+    first, longest = 0, 0
+    for number, size in enumerate(sizes.tolist()):
+        longest = max(longest, size)
+        lists = number + 1 - first
+        if lists > 1 and (lists * longest > _ROWS or lists * longest**2 > _PAIRS):
+            yield first, number
+            first, longest = number, size
+    if len(sizes):
+        yield first, len(sizes)
+
+
+def scoring_function(scorer: Any) -> Score:
+    """A function that runs the scorer on numpy arrays in blocks of bounded size.
+
+    Args:
+      scorer: a `Scorer`, or whatever is called as one and has its `num_features` and `listwise`.
+
+    Returns:
+      See `Score`; float32 scores. Without offsets, a listwise scorer raises ValueError.
+    """
+    features_spec = tf.TensorSpec([None, scorer.num_features], tf.float32)
+
+    @tf.function(input_signature=[features_spec])
+    def forward(features: tf.Tensor) -> tf.Tensor:
+        return scorer(features, None, training=False)
+
+    @tf.function(input_signature=[features_spec, tf.TensorSpec([None], tf.int32)])
+    def forward_lists(features: tf.Tensor, sizes: tf.Tensor) -> tf.Tensor:
+        return scorer(features, Layout.of_sizes(sizes), training=False)
+
+    def score(features: np.ndarray, offsets: np.ndarray | None = None, /) -> np.ndarray:
+        blocks = []
+        if not scorer.listwise:
+            for start in range(0, len(features), _ROWS):
+                blocks.append(forward(tf.constant(features[start : start + _ROWS])).numpy())
+        elif offsets is None:
+            raise ValueError("a listwise scorer needs the offsets of the lists")
+        else:
+            for first, last in blocks_of_lists(offsets):
+                rows = features[offsets[first] : offsets[last]]
+                sizes = np.diff(offsets[first : last + 1]).astype(np.int32)
+                blocks.append(forward_lists(tf.constant(rows), tf.constant(sizes)).numpy())
         return np.concatenate(blocks) if blocks else np.zeros(0, np.float32)
 
     return score

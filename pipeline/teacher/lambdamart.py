@@ -73,6 +73,6 @@ class LambdaMART:
     def num_trees(self) -> int:
         return sum(member.num_trees() for member in self.members)
 
-    def __call__(self, features: np.ndarray) -> np.ndarray:
+    def __call__(self, features: np.ndarray, offsets: np.ndarray | None = None, /) -> np.ndarray:
         """Raw features float32 [docs, F] -> float64 [docs]."""
         return np.mean([member.predict(features) for member in self.members], axis=0)

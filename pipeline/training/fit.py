@@ -23,6 +23,8 @@ from pipeline.data import RankingData
 from pipeline.data.packing import PackedBatches, to_lists
 from pipeline.metrics.ndcg import ranked_ndcg
 from pipeline.metrics.ranked import rank_lists
+from pipeline.models.layout import Layout
+from pipeline.models.networks import Scorer
 from pipeline.models.scorer import scoring_function
 from pipeline.training import checkpoint
 from pipeline.training.profile import Profile
@@ -55,7 +57,7 @@ class Interrupted(Exception):
 class _Training(keras.Model):
     """The training step; what `keras.Model.fit` repeats."""
 
-    def __init__(self, scorer: keras.Model, loss: ListLoss, list_size: int, *, seed: int) -> None:
+    def __init__(self, scorer: Scorer, loss: ListLoss, list_size: int, *, seed: int) -> None:
         super().__init__()
         self.scorer, self.per_list_loss, self.list_size, self.seed = scorer, loss, list_size, seed
         self.loss_sum = keras.metrics.Sum("loss_sum")
@@ -79,14 +81,14 @@ class _Training(keras.Model):
         return [*self.scorer.variables, *self.optimizer.variables, *metrics]
 
     def train_step(self, batch: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
-        layout = (batch["slot"], batch["sizes"], self.list_size)
+        layout = Layout(batch["slot"], batch["sizes"], self.list_size)
         teacher, mask = to_lists(batch["teacher"], *layout)
         labels, _ = to_lists(batch["labels"], *layout)
         step = self.optimizer.iterations
         # Noise is a function of (run seed, step, list), so it is the same on any number of replicas.
         seed = tf.stack([self.seed, tf.cast(step, tf.int32)])
         with tf.GradientTape() as tape:
-            scores = tf.cast(self.scorer(batch["features"], training=True), tf.float32)
+            scores = tf.cast(self.scorer(batch["features"], layout, training=True), tf.float32)
             scores, _ = to_lists(scores, *layout)
             per_list = self.per_list_loss(
                 teacher, labels, scores, mask, seed=seed, list_ids=batch["list_ids"]
@@ -179,7 +181,9 @@ class _Epochs(keras.callbacks.Callback):
         assert logs is not None
         seconds = time.perf_counter() - self.began
         self._check_finite()
-        ranked = rank_lists(self.score(self.vali.features), self.vali.labels, self.vali.offsets)
+        ranked = rank_lists(
+            self.score(self.vali.features, self.vali.offsets), self.vali.labels, self.vali.offsets
+        )
         rate = self.model.optimizer.learning_rate
         steps_per_second = (self.step - self.first_step) / seconds
         docs_per_step = self.batches.data.num_docs / self.batches.steps_per_epoch
@@ -260,7 +264,7 @@ def _precision(name: str) -> Iterator[None]:
 
 
 def fit(
-    build: Callable[[], keras.Model],
+    build: Callable[[], Scorer],
     batches: PackedBatches,
     vali: RankingData,
     loss: ListLoss,
@@ -276,7 +280,7 @@ def fit(
     """Trains a scorer; writes the weights of its best epoch and the history into `folder`.
 
     Args:
-      build: makes the scorer, [docs, F] -> [docs].
+      build: makes the scorer.
       batches: training lists with teacher scores.
       vali: transformed; its NDCG@10 picks the epoch.
       loss: over padded lists.

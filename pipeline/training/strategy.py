@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 
@@ -45,6 +46,12 @@ def make_strategy(name: str, *, tpu: str | None = None) -> tf.distribute.Strateg
             f"train.strategy=mirrored needs at least two devices of one kind; found {', '.join(devices)}. "
             "mend: train.strategy=one_device"
         )
+    return _mirrored(tuple(devices))
+
+
+@functools.cache
+def _mirrored(devices: tuple[str, ...]) -> tf.distribute.Strategy:
+    """One a process: two would number their collectives alike, and TensorFlow takes those of equal number for one."""
     return tf.distribute.MirroredStrategy(devices)
 
 

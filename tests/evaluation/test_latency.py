@@ -12,11 +12,14 @@ class Scorer:
     def __init__(self):
         self.seconds, self.calls = 0.0, []
 
-    def __call__(self, features):
+    def __call__(self, features, offsets):
         cost = 100e-6 + 2e-6 * len(features)
         self.seconds += 0.5 if not self.calls else cost
         if len(self.calls) == 3:
             self.seconds += 9  # something else had the machine: the median does not see it
+        assert offsets[0] == 0
+        assert offsets[-1] == len(features)
+        assert set(np.diff(offsets)) <= {120, len(features) % 120}
         self.calls.append(features)
         return features[:, 0]
 
@@ -34,12 +37,12 @@ def test_median_without_the_first_call():
 
 
 def test_the_real_clock_gives_positive_numbers():
-    got = latency(lambda x: x.sum(axis=1), np.ones((3, 4), np.float32), repetitions=3)
+    got = latency(lambda x, offsets: x.sum(axis=1), np.ones((3, 4), np.float32), repetitions=3)
     assert all(value > 0 for value in got.values())
 
 
 def test_what_is_refused():
     with pytest.raises(ValueError, match="no documents"):
-        latency(lambda x: x[:, 0], np.ones((0, 4), np.float32))
+        latency(lambda x, offsets: x[:, 0], np.ones((0, 4), np.float32))
     with pytest.raises(ValueError, match=r"\[8192\] scores for 8192 documents, not \(8192, 1\)"):
-        latency(lambda x: x[:, :1], np.ones((3, 4), np.float32))
+        latency(lambda x, offsets: x[:, :1], np.ones((3, 4), np.float32))

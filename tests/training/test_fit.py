@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from pipeline.config import ConfigError, LinearStudent, MLPStudent, TrainConfig
+from pipeline.config import AttentionStudent, ConfigError, DCNStudent, LinearStudent, MLPStudent, TrainConfig
 from pipeline.data import RankingData
 from pipeline.data.packing import PackedBatches
 from pipeline.metrics import ndcg
@@ -19,6 +19,19 @@ CONFIG = TrainConfig(
     epochs=4, lists_per_batch=6, learning_rate=0.01, schedule="constant", weight_decay=0.0, jit="off"
 )
 STUDENT = MLPStudent(hidden=[8])
+STUDENTS = {
+    "mlp": MLPStudent(hidden=[8, 4], dropout=0.3, batch_norm=True),
+    "linear": LinearStudent(),
+    "dcn": DCNStudent(hidden=[8], cross_layers=1, input_noise=0.1),
+    "attention": AttentionStudent(
+        hidden=[8],
+        attention_layers=1,
+        head_size=4,
+        dropout=0.1,
+        input_batch_norm=True,
+        input_noise=0.1,
+    ),
+}
 
 
 def make_data(num_queries, seed):
@@ -81,7 +94,7 @@ def test_training_learns_and_keeps_the_best_epoch(tmp_path):
     scorer, history = train(tmp_path / "a", config=dataclasses.replace(CONFIG, epochs=12))
     values = [row["vali"]["ndcg@10"] for row in history["epochs"]]
     assert history["best_epoch"] == 1 + int(np.argmax(values))
-    scores = scoring_function(scorer)(VALI.features)
+    scores = scoring_function(scorer)(VALI.features, VALI.offsets)
     lists = zip(VALI.offsets[:-1], VALI.offsets[1:], strict=True)
     found = np.nanmean([ndcg(scores[a:b], VALI.labels[a:b]) for a, b in lists])
     assert found == pytest.approx(max(values), abs=1e-9)
@@ -102,13 +115,22 @@ def test_the_loss_of_an_epoch_is_the_mean_over_its_lists(tmp_path):
 
 def centred_scores(scorer):
     """The scores of each list less their mean: the loss leaves a common shift to rounding errors."""
-    scores = scoring_function(scorer)(VALI.features)
+    scores = scoring_function(scorer)(VALI.features, VALI.offsets)
     return scores - np.repeat(np.add.reduceat(scores, VALI.offsets[:-1]) / VALI.list_sizes, VALI.list_sizes)
 
 
-def test_replicas_give_the_numbers_of_one_device(tmp_path):
-    one, one_history = train(tmp_path / "one")
-    many, many_history = train(tmp_path / "many", strategy="mirrored")
+@pytest.mark.parametrize(
+    "student",
+    [
+        STUDENT,
+        MLPStudent(hidden=[8], batch_norm=True, input_batch_norm=True),
+        AttentionStudent(hidden=[8], attention_layers=1, head_size=4),
+    ],
+    ids=["mlp", "batch_norm", "attention"],
+)
+def test_replicas_give_the_numbers_of_one_device(tmp_path, student):
+    one, one_history = train(tmp_path / "one", student=student)
+    many, many_history = train(tmp_path / "many", student=student, strategy="mirrored")
     assert make_strategy("mirrored").num_replicas_in_sync == 4
     for a, b in zip(one_history["epochs"], many_history["epochs"], strict=True):
         assert a["loss"] == pytest.approx(b["loss"], rel=1e-5)
@@ -129,7 +151,7 @@ class Killed(Exception):
 
 
 @pytest.mark.parametrize("schedule", ["constant", "cosine"])
-@pytest.mark.parametrize("student", [STUDENT, MLPStudent(hidden=[8, 4], dropout=0.3), LinearStudent()])
+@pytest.mark.parametrize("student", STUDENTS.values(), ids=STUDENTS)
 def test_a_run_that_is_killed_goes_on_to_the_same_numbers(tmp_path, schedule, student):
     config = dataclasses.replace(CONFIG, schedule=schedule, weight_decay=0.01)
 

@@ -1,0 +1,66 @@
+"""Where the lists are among packed documents. Shapes: D documents, B lists, L slots of a list."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import tensorflow as tf
+
+from pipeline.data.packing import to_docs, to_lists
+
+
+class Layout(NamedTuple):
+    """The lists of a packed batch; what a scorer is called with beside the features.
+
+    Attributes:
+      slot: int32 [D]: row * L + column of a document; B * L or more for one that only pads.
+      sizes: int32 [B]: documents of each list; they stand one list after another.
+      list_size: L, at least the longest list; a Python number where shapes must be static.
+    """
+
+    slot: tf.Tensor
+    sizes: tf.Tensor
+    list_size: Any
+
+    @staticmethod
+    def of_sizes(sizes: tf.Tensor) -> Layout:
+        """Lists one after another, no padding between or behind them."""
+        list_size = tf.reduce_max(tf.concat([sizes, [0]], 0))
+        starts = tf.cumsum(sizes, exclusive=True)
+        row = tf.repeat(tf.range(tf.size(sizes)), sizes)
+        return Layout(row * list_size + tf.range(tf.size(row)) - tf.gather(starts, row), sizes, list_size)
+
+    @staticmethod
+    def one_list(docs: tf.Tensor) -> Layout:
+        """All of `docs` [D, ...] are one list."""
+        size = tf.shape(docs)[0]
+        return Layout(tf.range(size), size[tf.newaxis], size)
+
+    @property
+    def is_document(self) -> tf.Tensor:
+        """bool [D]: not padding."""
+        return self.slot < tf.size(self.sizes) * self.list_size
+
+    @property
+    def mask(self) -> tf.Tensor:
+        """bool [B, L]."""
+        return tf.range(self.list_size) < self.sizes[:, tf.newaxis]
+
+    def to_lists(self, docs: tf.Tensor) -> tf.Tensor:
+        """[D, ...] -> [B, L, ...], zeros in empty slots."""
+        return to_lists(docs, *self)[0]
+
+    def to_docs(self, lists: tf.Tensor) -> tf.Tensor:
+        """[B, L, ...] -> [D, ...], zeros for documents that only pad."""
+        return to_docs(lists, *self)
+
+    def narrow(self) -> Layout:
+        """The same lists in as few slots as the longest of this batch needs.
+
+        Static shapes, which the number of documents tells, stay as they are.
+        """
+        if self.slot.shape[0] is not None:
+            return self
+        list_size = tf.reduce_max(self.sizes)
+        row, column = self.slot // self.list_size, self.slot % self.list_size
+        return Layout(row * list_size + column, self.sizes, list_size)
