@@ -250,3 +250,30 @@ def test_layers_import_only_what_stands_above_them():
                 assert order.index(parts[1]) <= order.index(own), f"{path} imports {name}"
             if parts[0] in ("hydra", "omegaconf"):
                 assert own in ("cli", "config"), f"{path} imports {name}"
+
+
+def test_a_listwise_student_is_evaluated_and_exported_by_lists(tiny):
+    overrides = (
+        "student.hidden=[8]",
+        "student.head_size=4",
+        "student.batch_norm=true",
+        "student.dropout=0.1",
+    )
+    config = tiny("student=attention", *overrides, "train.baseline=false", "train.epochs=1", run="listwise")
+    run = Run(config)
+    result = run()
+    assert result["models"]["student"]["us_per_doc"] > 0
+    test = run.data["test"]
+    scores = run.raw_scorer("student").score(test.features, test.offsets)
+    loaded = tf.saved_model.load(str(config.run_dir / "student")).signatures
+    first, second = test.offsets[1], test.offsets[2]
+    one_list = loaded["rank"](features=tf.constant(test.features[:first]))["scores"]
+    np.testing.assert_allclose(one_list, scores[:first], rtol=1e-4, atol=1e-5)
+    lists = np.full((2, max(first, second - first) + 1, test.num_features), 7.0, np.float32)
+    mask = np.ones(lists.shape[:2], bool)
+    mask[:, 1] = False  # padding may be anywhere
+    mask[0, first + 1 :] = mask[1, second - first + 1 :] = False
+    lists[mask] = test.features[:second]
+    got = loaded["rank_lists"](features=tf.constant(lists), mask=tf.constant(mask))["scores"].numpy()
+    np.testing.assert_allclose(got[mask], scores[:second], rtol=1e-4, atol=1e-5)
+    assert (got[~mask] == -np.inf).all()
