@@ -26,7 +26,7 @@ from pipeline.data.packing import PackedBatches
 from pipeline.data.splits import SPLITS, input_files, read_splits
 from pipeline.data.transform import Transform, fit_transform
 from pipeline.data.unlabelled import read_unlabelled
-from pipeline.evaluation import agreement, compare, latency, write_per_query
+from pipeline.evaluation import agreement, compare, judge, latency, write_per_query
 from pipeline.evaluation.result import metrics_of_splits, provenance, size_facts
 from pipeline.export.formats import check_formats, export
 from pipeline.export.raw_scorer import RawScorer
@@ -383,7 +383,7 @@ class Run:
         epochs = {model: len(load_history(self.trained(model))["epochs"]) for model in self.losses}
         convention = cast(NoRelevant, self.config.evaluate.no_relevant)
         track_result(self.tracking, models, per_query, epochs, convention)
-        return {
+        result: dict[str, Any] = {
             "run": {
                 "seed": self.config.seed,
                 "command": self.command,
@@ -408,6 +408,9 @@ class Run:
             },
             "comparisons": comparisons,
         }
+        evaluation = self.config.evaluate
+        gate = judge(result, evaluation.gate, no_relevant=cast(NoRelevant, evaluation.no_relevant))
+        return result | {"gate": gate}
 
     def _unlabelled_facts(self) -> dict[str, Any]:
         """{"unlabelled": {"queries", "docs"}} where there are such lists."""

@@ -36,7 +36,7 @@ from pipeline.config.student import (
 )
 from pipeline.config.teacher import LambdaMARTTeacher, RunFileTeacher, ScoresConfig
 from pipeline.config.tracking import TrackingConfig
-from pipeline.config.training import EvaluateConfig, LossConfig, TrainConfig
+from pipeline.config.training import EvaluateConfig, GateConfig, LossConfig, TrainConfig
 
 __all__ = [
     "CHOICES",
@@ -50,6 +50,7 @@ __all__ = [
     "DataConfig",
     "EvaluateConfig",
     "ExportConfig",
+    "GateConfig",
     "IstellaData",
     "IstellaSData",
     "IstellaXData",

@@ -82,6 +82,12 @@ class Config:
     def __post_init__(self) -> None:
         one_of("stage", self.stage, ("all", *STAGES))
         check(0 <= self.seed < 2**31, "seed", self.seed, "0 <= seed < 2^31")
+        check(
+            self.train.baseline or not self.evaluate.gate.not_below_baseline,
+            "evaluate.gate.not_below_baseline",
+            True,
+            "there is no baseline to compare with; mend: train.baseline=true",
+        )
         if isinstance(self.teacher, RunFileTeacher):
             scores = self.teacher.unlabelled
             check(

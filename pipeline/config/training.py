@@ -74,9 +74,29 @@ class TrainConfig:
 
 
 @dataclasses.dataclass(frozen=True)
+class GateConfig:
+    """What a student must reach on the test split; a run whose student does not ends with exit code 3."""
+
+    min_share_of_teacher: float | None = None  # of the teacher's NDCG@10, such as 0.98
+    not_below_baseline: bool = False  # its NDCG@10 is not significantly below the baseline's (95 %)
+    max_us_per_doc: float | None = None  # microseconds a document, scored in bulk
+
+    def __post_init__(self) -> None:
+        for key in ("min_share_of_teacher", "max_us_per_doc"):
+            value = getattr(self, key)
+            check(value is None or value > 0, f"evaluate.gate.{key}", value, "a number > 0, or null")
+
+    @property
+    def asks(self) -> bool:
+        """Whether anything is asked of the student."""
+        return self != GateConfig()
+
+
+@dataclasses.dataclass(frozen=True)
 class EvaluateConfig:
     no_relevant: str = "skip"  # how the tables count a query without a relevant document: skip, zero, one
     ties: str = "index"  # order of equal scores: index (as in the data), pessimistic
+    gate: GateConfig = dataclasses.field(default_factory=GateConfig)
 
     def __post_init__(self) -> None:
         one_of("evaluate.no_relevant", self.no_relevant, ("skip", "zero", "one"))

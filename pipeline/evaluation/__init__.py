@@ -2,6 +2,7 @@
 
 from pipeline.evaluation.agreement import agreement
 from pipeline.evaluation.compare import Comparison, compare
+from pipeline.evaluation.gate import judge
 from pipeline.evaluation.latency import latency
 from pipeline.evaluation.per_query import PerQuery, read_per_query, write_per_query
 from pipeline.evaluation.table import markdown_table, result_cells, terminal_table
@@ -11,6 +12,7 @@ __all__ = [
     "PerQuery",
     "agreement",
     "compare",
+    "judge",
     "latency",
     "markdown_table",
     "read_per_query",

@@ -35,7 +35,7 @@ class Cells:
 def result_cells(
     result: Mapping[str, Any], *, split: str = "test", no_relevant: NoRelevant = "skip", ties: Ties = "index"
 ) -> list[Cells]:
-    """The tables of one result.json: the models, and the comparisons where there are any.
+    """The tables of one result.json: the models, the comparisons and the gate where there are any.
 
     Args:
       result: `models` and `comparisons` of result.json; `data` (number of queries) is used where it is there.
@@ -79,6 +79,19 @@ def result_cells(
                 num_names=2,
             )
         )
+    if result.get("gate"):
+        gate = result["gate"]
+        tables.append(
+            Cells(
+                f"Gate: {_verdict(gate['passed'])}",
+                ["what the student must reach", "value", "limit", "gate"],
+                [
+                    [check["name"], _number(check["value"], ".4g"), check["limit"], _verdict(check["passed"])]
+                    for check in gate["checks"]
+                ],
+                num_names=1,
+            )
+        )
     return tables
 
 
@@ -92,6 +105,10 @@ def _comparison_row(comparison: Mapping[str, Any]) -> list[str]:
         "too few" if p is None else "<0.0001" if p < 0.0001 else f"{p:.4f}",
         f"{comparison['win']}/{comparison['tie']}/{comparison['loss']}",
     ]
+
+
+def _verdict(passed: bool) -> str:
+    return "PASS" if passed else "FAIL"
 
 
 def _number(value: float | None, form: str) -> str:
