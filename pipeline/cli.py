@@ -3,26 +3,43 @@
 from __future__ import annotations
 
 import logging
+import os
 import shlex
+import signal
 import sys
+import traceback
 from collections.abc import Sequence
 from typing import Any, cast
 
 import hydra
 import rich
 import yaml
+from hydra._internal.utils import get_args_parser
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from pipeline.artifacts import atomic
 from pipeline.config import Config, ConfigError, from_composed
+from pipeline.config.mistakes import explain
+from pipeline.sweep import (
+    GATE,
+    JobFailed,
+    Sweep,
+    end_with_parent,
+    note_failure,
+    quoted,
+    run_job,
+    sweep_folder,
+)
 
 log = logging.getLogger("pipeline")
 
-MISTAKE, INTERRUPTED = 2, 75  # exit codes: what the user can mend; the same command goes on (EX_TEMPFAIL)
+# Exit codes: what the user can mend; Ctrl-C; the same command goes on (EX_TEMPFAIL). GATE: see evaluate.gate.
+MISTAKE, STOPPED, INTERRUPTED = 2, 130, 75
 
 
 def compose(overrides: Sequence[str]) -> Config:
@@ -35,7 +52,7 @@ def compose(overrides: Sequence[str]) -> Config:
         with hydra.initialize_config_module("pipeline.conf", version_base="1.3"):
             return from_composed(hydra.compose("config", overrides=list(overrides)))
     except HydraException as error:
-        raise ConfigError(f"{shlex.join(overrides)}: {error}") from None
+        raise ConfigError(f"{shlex.join(overrides)}: {explain(error, overrides)}") from None
 
 
 def _claim(config: Config) -> None:
@@ -51,6 +68,19 @@ def _claim(config: Config) -> None:
             )
     with atomic(path) as temporary:
         temporary.write_text(yaml.safe_dump(plain, sort_keys=False))
+
+
+def _plan(stages: dict[str, list[tuple[str, str]]]) -> str:
+    """
+    >>> _plan({"student": [("student", "to be made"), ("baseline", "made before")], "evaluate": []})
+    'student (student to be made, baseline made before), evaluate'
+    """
+    parts = []
+    for stage, artifacts in stages.items():
+        states = {state for _, state in artifacts}
+        each = states if len(states) == 1 else [f"{name} {state}" for name, state in artifacts]
+        parts.append(f"{stage} ({', '.join(each)})" if artifacts else stage)
+    return ", ".join(parts)
 
 
 def _run(config: Config) -> None:
@@ -76,7 +106,10 @@ def _run(config: Config) -> None:
 
         command = shlex.join(["rankdistil", *sys.argv[1:]])
         try:
-            result = Run(config, command=command, progress=progress)()
+            run = Run(config, command=command, progress=progress)
+            if run.chief:
+                log.info("to do: %s", _plan(run.plan()))
+            result = run()
         except Interrupted as stopped:
             log.warning("%s", stopped)
             raise SystemExit(INTERRUPTED) from None
@@ -96,22 +129,77 @@ def _run(config: Config) -> None:
         )
         print(f"report: {config.run_dir / 'report' / 'report.html'}")
     print(f"{config.run_dir}: " + ", ".join(sorted(path.name for path in config.run_dir.iterdir())))
+    if result is not None and result["gate"] and not result["gate"]["passed"]:
+        raise SystemExit(GATE)
 
 
-@hydra.main(config_path="pkg://pipeline.conf", config_name="config", version_base="1.3")
-def _hydra_main(composed: DictConfig) -> None:
+def _job(composed: DictConfig) -> float | None:
+    """What Hydra calls with a composed config: a run, or a job of a sweep."""
     OmegaConf.set_struct(composed, False)
     composed.run_dir = HydraConfig.get().runtime.output_dir  # in a sweep, the job's own folder
+    in_sweep = HydraConfig.get().mode == RunMode.MULTIRUN
     try:
-        _run(from_composed(composed))
+        config = from_composed(composed)
+        if in_sweep:
+            return run_job(config)
+        _run(config)
+    except JobFailed:
+        raise
     except Exception as error:
-        mistake = isinstance(error, (ValueError, FloatingPointError))  # what a user can mend: no traceback
+        # What a user can mend needs no traceback.
+        mistake = isinstance(error, (ValueError, FloatingPointError, OmegaConfBaseException))
         log.error("%s", error, exc_info=not mistake)
-        if mistake and HydraConfig.get().mode == RunMode.RUN:
-            raise SystemExit(MISTAKE) from error
-        raise  # of a sweep, which goes on to its next job
+        if in_sweep:
+            raise note_failure(composed.run_dir, error) from error
+        raise SystemExit(MISTAKE if mistake else 1) from error
+    return None
+
+
+def _hydra() -> None:
+    hydra.main(config_path="pkg://pipeline.conf", config_name="config", version_base="1.3")(_job)()
+
+
+def _sweep(overrides: Sequence[str]) -> None:
+    """All jobs, then the summary and the report; raises SystemExit."""
+    folder = sweep_folder(overrides)
+    sys.argv.append(quoted("run_dir", folder))
+    # As Ctrl-C does, so that jobs are told before this process ends.
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(INTERRUPTED))
+    sweep = Sweep(folder)
+    crashed = False
+    try:
+        _hydra()
+    except HydraException:
+        raise
+    except JobFailed:  # raised by Hydra after the last job; the summary lists all that failed
+        pass
+    except Exception:  # of a launcher, such as a worker that was killed
+        crashed = True
+        traceback.print_exc()
+    lines, code = sweep.summary()
+    print("\n".join(lines), file=sys.stderr)
+    if any(folder.glob("*/result.json")):
+        from pipeline.report import main as report
+
+        report([str(folder)])
+    raise SystemExit(1 if crashed else code)
 
 
 def main() -> None:
     """The `rankdistil` command."""
-    _hydra_main()
+    end_with_parent()
+    given = get_args_parser().parse_args()
+    wanted_by_user = os.environ.get("HYDRA_FULL_ERROR") == "1"
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # exceptions come here, and are told below
+    try:
+        if given.multirun:
+            _sweep(given.overrides)
+        _hydra()
+    except HydraException as error:
+        if wanted_by_user:
+            raise
+        print(explain(error, given.overrides), file=sys.stderr)
+        raise SystemExit(MISTAKE) from None
+    except KeyboardInterrupt:
+        print("stopped; the same command goes on", file=sys.stderr)
+        raise SystemExit(STOPPED) from None

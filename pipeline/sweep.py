@@ -1,0 +1,227 @@
+"""Sweeps: each job in a process of its own, whole jobs left alone, failed ones listed at the end.
+
+Hydra expands the command into jobs and a launcher starts them: here, on other cores, or on other machines. What the
+launcher runs is `run_job`: light, without TensorFlow, it starts the same command that runs one job by hand. So
+memory of a GPU is free after each job, and launchers need not know anything of this package.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import re
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from hydra.conf import HydraConf
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import OmegaConf
+
+from pipeline.config import Config
+
+log = logging.getLogger("pipeline")
+
+GATE = 3  # exit code of a run whose student does not pass evaluate.gate
+OBJECTIVE = (
+    "ndcg@10"  # of the student on the validation split, blank queries skipped: what a search maximises
+)
+PARENT = "RANKDISTIL_PARENT"  # environment of a job's process: the process that waits for it
+_FOLDERS = ("run_dir", "cache_dir")
+_FAILED = "failed"  # a file in the folder of a failed job that says why
+_LONGEST = 180  # characters of a folder's name; file systems take 255
+
+
+class JobFailed(Exception):
+    """A job of a sweep ended without its result; the others go on."""
+
+
+def key_of(override: str) -> str:
+    return override.partition("=")[0].lstrip("+~").partition("@")[0]
+
+
+def folder_name(overrides: Sequence[str], *, leave_out: Sequence[str] = ()) -> str:
+    """A folder's name that says what was overridden; equal overrides give equal names.
+
+    >>> folder_name(["loss.topk=5", "run_dir=somewhere", "seed=1"])
+    'loss.topk=5,seed=1'
+    """
+    left_out = {*_FOLDERS, "launcher", *leave_out}
+    kept = [o for o in overrides if key_of(o) not in left_out and not key_of(o).startswith("hydra")]
+    exact = ",".join(kept) or "job"
+    name = re.sub(r"[^\w.,=+\-\[\]@]", "_", exact).lstrip(".")[:_LONGEST]
+    return name if name == exact else f"{name}-{hashlib.sha256(exact.encode()).hexdigest()[:8]}"
+
+
+# hydra.sweep.subdir
+OmegaConf.register_new_resolver(
+    "job_folder", lambda overrides: folder_name(list(overrides), leave_out=["sweep"]), replace=True
+)
+
+
+def sweep_folder(overrides: Sequence[str]) -> Path:
+    """Where the jobs of a sweep lie: `run_dir`, or else a folder that the same command finds again."""
+    given = [override.partition("=")[2] for override in overrides if key_of(override) == "run_dir"]
+    folder = given[-1].strip("'\"") if given else f"sweeps/{folder_name(overrides)}"
+    return Path(folder).absolute()
+
+
+def quoted(key: str, path: Path) -> str:
+    """An override whose value is this path, whatever characters it has."""
+    escaped = str(path).replace("\\", "\\\\").replace("'", "\\'")
+    return f"{key}='{escaped}'"
+
+
+def whole_result(config: Config) -> dict[str, Any] | None:
+    """The result in the folder of this config, if it is there, whole, and of this config."""
+    try:
+        result = json.loads((config.run_dir / "result.json").read_text())
+        found = result["config"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    wanted = json.loads(json.dumps(config.plain()))
+    same = isinstance(found, dict) and _elsewhere(found) == _elsewhere(wanted)
+    return result if same else None
+
+
+def _elsewhere(options: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in options.items() if key not in _FOLDERS}
+
+
+def run_job(config: Config) -> float | None:
+    """One job of a sweep, in its own process, unless its result is there already.
+
+    Returns:
+      The objective; None where the job ends before the evaluation.
+
+    Raises:
+      JobFailed: the process ended without a result. The file `failed` says why, `log` holds the traceback.
+    """
+    folder = config.run_dir
+    reason_file = folder / _FAILED
+    reason_file.unlink(missing_ok=True)
+    result = whole_result(config)
+    if result is not None:
+        log.info("%s: whole already, left alone%s", folder.name, _outcome(result))
+        return _objective(result)
+    began = time.perf_counter()
+    code = _in_its_own_process(folder)
+    result = whole_result(config)
+    if code not in (0, GATE) or (result is None and "evaluate" in config.stages()):
+        reason = _reason(folder / "log", code)
+        log.warning("%s: failed: %s", folder.name, reason)
+        raise note_failure(folder, reason)
+    seconds = time.perf_counter() - began
+    log.info("%s: done in %.0f s%s", folder.name, seconds, _outcome(result) if result else "")
+    return _objective(result) if result else None
+
+
+def note_failure(folder: Path | str, reason: object) -> JobFailed:
+    """Writes down why a job failed; the exception to raise."""
+    (Path(folder) / _FAILED).write_text(f"{reason}\n")
+    return JobFailed(f"{Path(folder).name}: {reason}")
+
+
+def _objective(result: dict[str, Any]) -> float | None:
+    value = result["models"]["student"]["metrics"]["vali"][OBJECTIVE]["skip"]
+    return None if value is None else float(value)
+
+
+def _outcome(result: dict[str, Any]) -> str:
+    value, gate = _objective(result), result.get("gate")
+    shown = "" if value is None else f"; validation {OBJECTIVE.upper()} {value:.4f}"
+    return shown + ("" if not gate else "; gate PASS" if gate["passed"] else "; gate FAIL")
+
+
+def _command(hydra: HydraConf, folder: Path, *, quiet: bool) -> list[str]:
+    """The command of one job, as one would type it."""
+    flags = ["--config-name", str(hydra.job.config_name)]
+    for source in hydra.runtime.config_sources:
+        if source.provider == "command-line":
+            flags += ["--config-dir", str(source.path)]
+    kept = [o for o in hydra.overrides.hydra if key_of(o) in ("hydra.searchpath", "hydra.verbose")]
+    kept += [o for o in hydra.overrides.task if key_of(o) not in ("run_dir", "launcher")]
+    if quiet:  # what the process prints goes to the log already
+        kept.append("hydra.job_logging.root.handlers=[file]")
+    return [sys.executable, "-m", "pipeline", *flags, *kept, quoted("run_dir", folder)]
+
+
+def _in_its_own_process(folder: Path) -> int:
+    hydra = HydraConfig.get()
+    one_by_one = str(hydra.launcher._target_).endswith("BasicLauncher")
+    shown = one_by_one and sys.stderr.isatty()  # progress bars of one job at a time
+    command = _command(hydra, folder, quiet=not shown)
+    log.debug("%s", shlex.join(command))
+    environment = os.environ | {PARENT: str(os.getpid())}
+    with (folder / "log").open("ab") as output:
+        to = None if shown else output
+        process = subprocess.Popen(
+            command, cwd=hydra.runtime.cwd, env=environment, stdin=subprocess.DEVNULL, stdout=to, stderr=to
+        )
+        try:
+            return process.wait()
+        except BaseException:  # SIGTERM, Ctrl-C: the job saves where it is
+            process.terminate()
+            process.wait()
+            raise
+
+
+def _reason(path: Path, code: int) -> str:
+    """The last error in a log, or how the process ended."""
+    errors = [line for line in path.read_text(errors="replace").splitlines() if " ERROR " in line]
+    if code < 0:
+        return f"ended by {signal.Signals(-code).name}"
+    return errors[-1].partition(" ERROR ")[2] if errors else f"exit code {code}"
+
+
+def end_with_parent() -> None:
+    """In a job's process: SIGTERM when the process that waits for it is killed, so that nothing runs on unseen."""
+    parent = os.environ.pop(PARENT, None)
+    if parent is None or sys.platform != "linux":
+        return
+    import ctypes
+
+    pr_set_pdeathsig = 1
+    ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGTERM)
+    if os.getppid() != int(parent):
+        raise SystemExit(f"the sweep that started this job (process {parent}) is gone")
+
+
+class Sweep:
+    """From before the first job to the summary after the last one."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        folder.mkdir(parents=True, exist_ok=True)
+        mark = folder / ".began"
+        mark.touch()
+        self.began_ns = mark.stat().st_mtime_ns  # by the file system's clock, which other machines share
+        mark.unlink()
+
+    def summary(self) -> tuple[list[str], int]:
+        """Lines about the jobs that ran or were looked at since `began`, and the exit code."""
+        logs = [log for log in sorted(self.folder.glob("*/log")) if log.stat().st_mtime_ns >= self.began_ns]
+        failed = [path.parent for path in logs if (path.parent / _FAILED).exists()]
+        refused = []
+        for path in logs:
+            try:
+                gate = json.loads((path.parent / "result.json").read_text()).get("gate")
+            except (OSError, ValueError, AttributeError):
+                continue
+            if gate and not gate["passed"]:
+                refused.append(path.parent)
+        lines = [f"{self.folder}: {len(logs)} jobs, {len(failed)} failed"]
+        if refused:
+            lines[0] += f", {len(refused)} refused by the gate: " + ", ".join(job.name for job in refused)
+        for job in failed:
+            lines += [f"  {job.name}: {(job / _FAILED).read_text().strip()}", f"    {job / 'log'}"]
+        if failed:
+            lines.append("The same command runs only what is not whole.")
+        return lines, 1 if failed else GATE if refused else 0
