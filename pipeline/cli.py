@@ -30,8 +30,8 @@ from pipeline.sweep import (
     JobFailed,
     Sweep,
     end_with_parent,
+    folder_overrides,
     note_failure,
-    quoted,
     run_job,
     sweep_folder,
 )
@@ -162,7 +162,7 @@ def _hydra() -> None:
 def _sweep(overrides: Sequence[str]) -> None:
     """All jobs, then the summary and the report; raises SystemExit."""
     folder = sweep_folder(overrides)
-    sys.argv.append(quoted("run_dir", folder))
+    sys.argv += folder_overrides(overrides)
     # As Ctrl-C does, so that jobs are told before this process ends.
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(INTERRUPTED))
     sweep = Sweep(folder)

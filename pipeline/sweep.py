@@ -9,10 +9,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-import logging
 import os
 import re
-import shlex
 import signal
 import subprocess
 import sys
@@ -23,11 +21,10 @@ from typing import Any
 
 from hydra.conf import HydraConf
 from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
 from pipeline.config import Config
-
-log = logging.getLogger("pipeline")
 
 GATE = 3  # exit code of a run whose student does not pass evaluate.gate
 OBJECTIVE = (
@@ -53,7 +50,7 @@ def folder_name(overrides: Sequence[str], *, leave_out: Sequence[str] = ()) -> s
     >>> folder_name(["loss.topk=5", "run_dir=somewhere", "seed=1"])
     'loss.topk=5,seed=1'
     """
-    left_out = {*_FOLDERS, "launcher", *leave_out}
+    left_out = {"run_dir", "launcher", *leave_out}
     kept = [o for o in overrides if key_of(o) not in left_out and not key_of(o).startswith("hydra")]
     exact = ",".join(kept) or "job"
     name = re.sub(r"[^\w.,=+\-\[\]@]", "_", exact).lstrip(".")[:_LONGEST]
@@ -62,14 +59,29 @@ def folder_name(overrides: Sequence[str], *, leave_out: Sequence[str] = ()) -> s
 
 # hydra.sweep.subdir
 OmegaConf.register_new_resolver(
-    "job_folder", lambda overrides: folder_name(list(overrides), leave_out=["sweep"]), replace=True
+    "job_folder",
+    lambda overrides, leave_out: folder_name(list(overrides), leave_out=["sweep", *leave_out]),
+    replace=True,
 )
+
+
+def folder_overrides(overrides: Sequence[str]) -> list[str]:
+    """Overrides that set the folders of a sweep: one that the same command finds again, and in it a folder for each job,
+    named by what differs between jobs."""
+    parsed = OverridesParser.create().parse_overrides(list(overrides))
+    same = ",".join(
+        f"'{o.key_or_group}'" for o in parsed if not o.is_sweep_override() and not o.is_hydra_override()
+    )
+    return [
+        quoted("run_dir", sweep_folder(overrides)),
+        f"hydra.job.config.override_dirname.exclude_keys=[{same}]",
+    ]
 
 
 def sweep_folder(overrides: Sequence[str]) -> Path:
     """Where the jobs of a sweep lie: `run_dir`, or else a folder that the same command finds again."""
     given = [override.partition("=")[2] for override in overrides if key_of(override) == "run_dir"]
-    folder = given[-1].strip("'\"") if given else f"sweeps/{folder_name(overrides)}"
+    folder = given[-1].strip("'\"") if given else f"sweeps/{folder_name(overrides, leave_out=['cache_dir'])}"
     return Path(folder).absolute()
 
 
@@ -105,21 +117,21 @@ def run_job(config: Config) -> float | None:
       JobFailed: the process ended without a result. The file `failed` says why, `log` holds the traceback.
     """
     folder = config.run_dir
-    reason_file = folder / _FAILED
-    reason_file.unlink(missing_ok=True)
+    (folder / _FAILED).unlink(missing_ok=True)
+    (folder / "log").touch()  # belongs to this sweep's summary
     result = whole_result(config)
     if result is not None:
-        log.info("%s: whole already, left alone%s", folder.name, _outcome(result))
+        _say(f"{folder.name}: whole already, left alone{_outcome(result)}")
         return _objective(result)
     began = time.perf_counter()
     code = _in_its_own_process(folder)
     result = whole_result(config)
     if code not in (0, GATE) or (result is None and "evaluate" in config.stages()):
         reason = _reason(folder / "log", code)
-        log.warning("%s: failed: %s", folder.name, reason)
+        _say(f"{folder.name}: failed: {reason}")
         raise note_failure(folder, reason)
     seconds = time.perf_counter() - began
-    log.info("%s: done in %.0f s%s", folder.name, seconds, _outcome(result) if result else "")
+    _say(f"{folder.name}: done in {seconds:.0f} s{_outcome(result) if result else ''}")
     return _objective(result) if result else None
 
 
@@ -127,6 +139,10 @@ def note_failure(folder: Path | str, reason: object) -> JobFailed:
     """Writes down why a job failed; the exception to raise."""
     (Path(folder) / _FAILED).write_text(f"{reason}\n")
     return JobFailed(f"{Path(folder).name}: {reason}")
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr)  # not into the log, whose end is the job's own
 
 
 def _objective(result: dict[str, Any]) -> float | None:
@@ -158,7 +174,6 @@ def _in_its_own_process(folder: Path) -> int:
     one_by_one = str(hydra.launcher._target_).endswith("BasicLauncher")
     shown = one_by_one and sys.stderr.isatty()  # progress bars of one job at a time
     command = _command(hydra, folder, quiet=not shown)
-    log.debug("%s", shlex.join(command))
     environment = os.environ | {PARENT: str(os.getpid())}
     with (folder / "log").open("ab") as output:
         to = None if shown else output
