@@ -66,8 +66,8 @@ OmegaConf.register_new_resolver(
 
 
 def folder_overrides(overrides: Sequence[str]) -> list[str]:
-    """Overrides that set the folders of a sweep: one that the same command finds again, and in it a folder for each job,
-    named by what differs between jobs."""
+    """Overrides that set the folders of a sweep: one that the same command finds again, and in it a folder for each
+    job, named by what differs between jobs."""
     parsed = OverridesParser.create().parse_overrides(list(overrides))
     same = ",".join(
         f"'{o.key_or_group}'" for o in parsed if not o.is_sweep_override() and not o.is_hydra_override()
@@ -189,11 +189,14 @@ def _in_its_own_process(folder: Path) -> int:
 
 
 def _reason(path: Path, code: int) -> str:
-    """The last error in a log, or how the process ended."""
-    errors = [line for line in path.read_text(errors="replace").splitlines() if " ERROR " in line]
+    """In one line what the last error in a log is, or how the process ended."""
     if code < 0:
         return f"ended by {signal.Signals(-code).name}"
-    return errors[-1].partition(" ERROR ")[2] if errors else f"exit code {code}"
+    _, found, error = path.read_text(errors="replace").rpartition(" ERROR ")
+    if not found:
+        return f"exit code {code}"
+    own = [line for line in error.splitlines() if line and not re.match(r"\s|[IWE]\d{4} ", line)]
+    return own[-1] if any(line.startswith("Traceback ") for line in own) else own[0]
 
 
 def end_with_parent() -> None:
