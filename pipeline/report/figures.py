@@ -66,7 +66,7 @@ def heat_map(
     title: str,
     limits: tuple[float, float],
 ) -> bytes:
-    """PNG of values over two options, `cells[x, y]`; a combination that was not run stays empty."""
+    """PNG of values over two options, `cells[x, y]`, inf for null; a combination that was not run stays empty."""
     xs, ys = (sorted({key[axis] for key in cells}) for axis in (0, 1))
     grid = np.full((len(ys), len(xs)), np.nan)
     for (x, y), value in cells.items():
@@ -81,8 +81,8 @@ def heat_map(
                 column, row, f"{value:.4f}", ha="center", va="center",
                 color="white" if dark else "black", fontsize=10 if len(xs) <= 6 else 6,
             )  # fmt: skip
-    axes.set_xticks(range(len(xs)), [f"{x:g}" for x in xs])
-    axes.set_yticks(range(len(ys)), [f"{y:g}" for y in ys])
+    axes.set_xticks(range(len(xs)), [_tick(x) for x in xs])
+    axes.set_yticks(range(len(ys)), [_tick(y) for y in ys])
     axes.set(xlabel=_plain(x_label), ylabel=_plain(y_label))
     axes.set_title(_plain(title), fontsize=10)
     figure.colorbar(image, label=_plain(value_label))
@@ -144,6 +144,10 @@ def by_bin(
     axes.grid(alpha=0.3)
     _legend(figure, axes)
     return _png(figure)
+
+
+def _tick(value: float) -> str:
+    return "null" if value == np.inf else f"{value:g}"
 
 
 def _figure() -> tuple[Figure, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Callable, Sequence
 
@@ -149,7 +150,8 @@ def _overview(found: Collection, data_sets: Sequence[DataSet], convention: NoRel
 def _option_maps(data_set: DataSet, convention: NoRelevant, number: int) -> list[Block]:
     """A heat map over the first two numeric options for each combination of all others."""
     values = {
-        key: {v for g in data_set.groups if is_number(v := g.options.get(key))} for key in data_set.varying
+        key: {place for g in data_set.groups if (place := _place(g, key)) is not None}
+        for key in data_set.varying
     }
     numeric = [key for key in (*_AXES, *data_set.varying) if len(values.get(key, ())) > 1]
     x, y, *_ = [*dict.fromkeys(numeric), None, None]
@@ -158,13 +160,14 @@ def _option_maps(data_set: DataSet, convention: NoRelevant, number: int) -> list
     panels: dict[str, dict[tuple[float, float], float]] = {}
     for group in data_set.groups:
         mean = group.ndcg("student", MAIN, convention)
-        if mean and is_number(group.options.get(x)) and is_number(group.options.get(y)):
+        place = _place(group, x), _place(group, y)
+        if mean and place[0] is not None and place[1] is not None:
             rest = " ".join(
                 f"{name}={group.options.get(key, NONE)}"
                 for key, name in data_set.varying.items()
                 if key not in (x, y)
             )
-            panels.setdefault(rest, {})[group.options[x], group.options[y]] = mean.mean
+            panels.setdefault(rest, {})[place[0], place[1]] = mean.mean
     panels = {rest: cells for rest, cells in panels.items() if len(cells) > 1}
     if not panels:
         return []
@@ -188,6 +191,12 @@ def _option_maps(data_set: DataSet, convention: NoRelevant, number: int) -> list
         for panel, (rest, cells) in enumerate(panels.items(), start=1)
     ]
     return [Heading(title, 3), Gallery(pictures)]
+
+
+def _place(group: Group, key: str) -> float | None:
+    """Where the group stands on the axis of an option: null (all documents) after all numbers; None: nowhere."""
+    value = group.options.get(key, NONE)
+    return math.inf if value is None else value if is_number(value) else None
 
 
 def _origin(runs: Sequence[Run]) -> list[Block]:

@@ -14,7 +14,9 @@ from pipeline.evaluation import Comparison, PerQuery, compare
 from pipeline.metrics import NoRelevant
 from pipeline.report.collect import MAIN, Problem, Run, average_queries
 
-_NO_OPTION = {"seed", "run_dir", "cache_dir", "stage"}  # these make no other experiment
+# These make no other experiment.
+_NO_OPTION = {"seed", "run_dir", "cache_dir", "stage", "train.profile"}
+_NO_OPTION_GROUP = "tracking."
 _ABSENT = "-"
 
 
@@ -105,7 +107,12 @@ def group_runs(runs: Sequence[Run]) -> tuple[list[DataSet], list[Problem]]:
 
 def varying_options(runs: Sequence[Run]) -> list[str]:
     """The options, in the order of the config, that do not have the same value in all runs."""
-    keys = dict.fromkeys(key for run in runs for key in run.options if key not in _NO_OPTION)
+    keys = dict.fromkeys(
+        key
+        for run in runs
+        for key in run.options
+        if key not in _NO_OPTION and not key.startswith(_NO_OPTION_GROUP)
+    )
     return [key for key in keys if len({_text(run, key) for run in runs}) > 1]
 
 

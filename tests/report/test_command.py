@@ -172,6 +172,21 @@ def test_any_two_numbers_make_a_map_and_one_does_not(tmp_path, monkeypatch):
     assert (facts["x_label"], facts["y_label"]) == ("train.size", "train.rate")
 
 
+def test_null_stands_after_the_numbers(tmp_path, monkeypatch):
+    maps = []
+    draw = figures.heat_map
+    monkeypatch.setattr(
+        figures, "heat_map", lambda cells, **facts: maps.append(cells) or draw(cells, **facts)
+    )
+    flat = {name: [0.5, 0.25] for name in ("teacher", "baseline", "student")}
+    for topk in (5, None):
+        for temperature in (1, 2):
+            options = {"loss.topk": topk, "loss.temperature": temperature}
+            make_run(tmp_path / f"{topk}-{temperature}", flat, options=options)
+    report(tmp_path)
+    assert [list(cells) for cells in maps] == [[(5, 1), (5, 2), (np.inf, 1), (np.inf, 2)]]
+
+
 def test_the_heat_map_puts_values_where_the_axes_say():
     png = figures.heat_map(
         {(10.0, 2.0): 0.9, (5.0, 1.0): 0.1},

@@ -72,6 +72,14 @@ def test_groups_are_the_options_that_vary_in_numeric_order(tmp_path):
     assert problems == []
 
 
+def test_where_numbers_were_written_makes_no_other_experiment(tmp_path):
+    for seed, writers in enumerate((["csv"], ["csv", "mlflow"])):
+        options = {"tracking.writers": writers, "train.profile": None if seed else [1, 2]}
+        make_run(tmp_path / str(seed), FLAT, seed=seed, options=options)
+    (data_set,), _ = grouped(tmp_path)
+    assert [group.label for group in data_set.groups] == ["all runs"]
+
+
 def test_short_names_stay_clear(tmp_path):
     make_run(tmp_path / "a", FLAT, options={"loss.name": "x", "data.seed": 1, "loss.seed": 1, "loss.only": 3})
     make_run(tmp_path / "b", FLAT, options={"loss.name": "y", "data.seed": 2, "loss.seed": 2})

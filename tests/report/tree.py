@@ -15,6 +15,7 @@ CONFIG = {
     "student": {"name": "mlp", "hidden": [128, 64]},
     "loss": {"name": "coupled_rankdistil", "topk": 10, "temperature": 1.0, "sample_size": 8},
     "train": {"baseline": True, "jit": "auto"},
+    "tracking": {"writers": ["tensorboard"]},
     "evaluate": {"no_relevant": "skip", "ties": "index"},
 }
 
