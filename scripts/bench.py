@@ -8,6 +8,7 @@ from pathlib import Path
 
 # name -> (module beside this file with main(arguments), one line)
 SUBCOMMANDS = {
+    "input": ("bench_input", "the input pipeline alone against the training step that it feeds"),
     "memory": ("bench_memory", "a run on data three times as large as its memory: the same numbers?"),
     "ingest": (
         "bench_ingest",
