@@ -180,3 +180,17 @@ def test_a_store_that_mlflow_refuses_is_named_with_the_mend(tmp_path):
         open_trackers(config),
     ):
         pass
+
+
+def test_a_folder_as_a_store_where_mlflow_is_told_to_take_it(tmp_path, monkeypatch):
+    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
+    monkeypatch.setitem(sys.modules, "sqlalchemy", None)  # mlflow-skinny alone is enough
+    uri = f"file://{tmp_path}/mlruns"
+    config = tiny_config(tmp_path, "tracking.writers=[mlflow]", f"tracking.mlflow_uri={uri}")
+    with open_trackers(config) as trackers:
+        trackers.scalars("student", 3, {"vali/ndcg@10 (skip)": 0.25})
+        trackers.summary({"NDCG@10/skip": 0.5})
+    client = MlflowClient(uri)
+    (run,) = client.search_runs([client.get_experiment_by_name("rankdistil").experiment_id])
+    assert run.data.metrics == {"student/vali/ndcg_10 skip": 0.25, "NDCG_10/skip": 0.5}
+    assert run.info.status == "FINISHED"
