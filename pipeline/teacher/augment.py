@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import lightgbm
 import numpy as np
 
 from pipeline.data import RankingData
+
+if TYPE_CHECKING:
+    import lightgbm  # takes half a second to import
 
 
 def synthetic_lists(

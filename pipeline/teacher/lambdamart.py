@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import lightgbm
 import numpy as np
 
 from pipeline.config import LambdaMARTTeacher
 from pipeline.data import RankingData
 
+if TYPE_CHECKING:
+    import lightgbm  # takes half a second to import: only where it is used
+
 _MAX_LABEL = 30  # LightGBM's default gains, 2^label - 1, go this far
 
 
 def _dataset(data: RankingData, reference: lightgbm.Dataset | None = None) -> lightgbm.Dataset:
+    import lightgbm
+
     labels = data.labels
     if (labels != np.round(labels)).any() or labels.max() > _MAX_LABEL:
         raise ValueError(f"teacher=lambdamart needs whole relevance labels from 0 to {_MAX_LABEL}")
@@ -26,6 +31,8 @@ def fit_lambdamart(config: LambdaMARTTeacher, train: RankingData, vali: RankingD
 
     The result depends on data and config alone, not on the number of threads.
     """
+    import lightgbm
+
     for member in range(config.members):
         parameters = {
             "objective": "lambdarank",
@@ -60,6 +67,8 @@ class LambdaMART:
     """The members in a folder; scores are their mean."""
 
     def __init__(self, folder: Path) -> None:
+        import lightgbm
+
         paths = sorted(folder.glob("member-*.txt"))
         self.members = [lightgbm.Booster(model_file=path) for path in paths]
 
