@@ -2,17 +2,19 @@
 
 An artifact is a folder `<cache>/<kind>/<hash of its key>` that exists only when it is whole. It is made
 in `<hash>.work`, which a killed process leaves behind and the next one goes on from, and renamed when its manifest
-is written.
+is written. Locks are files with a lease, which need no flock: a network file system's exclusive creation is enough.
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import json
 import logging
 import os
 import shutil
+import socket
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -26,6 +28,8 @@ FORMAT = 1  # raise when artifacts of an older program must be made again
 _MANIFEST = "manifest.json"
 _SMALL = 1 << 20  # bytes; a smaller file is hashed in about a millisecond, so its digest is not remembered
 _SETTLED = 2.0  # seconds; the coarsest time stamps of file systems, within which a change may not show
+# Seconds without a sign of life after which a lock of another host is stale; NFS clients may see a sign 60 s late.
+_LEASE = 180.0
 
 
 def fingerprint(value: Any) -> str:
@@ -72,6 +76,66 @@ def write_json(path: Path, value: Any) -> None:
         temporary.write_text(json.dumps(value, indent=2, allow_nan=False) + "\n")
 
 
+def _lease(path: Path) -> filelock.SoftFileLease:
+    """A lock whose holder refreshes it; that of a process which is gone from this host is stale at once."""
+    return filelock.SoftFileLease(path, lease_duration=_LEASE, heartbeat_interval=_LEASE / 6)
+
+
+def _holder(lock: filelock.SoftFileLease) -> str:
+    return "another process" if lock.owner is None else f"process {lock.owner.pid} on {lock.owner.hostname}"
+
+
+def _runs_here(lock: filelock.SoftFileLease) -> bool:
+    """Whether the holder is sure to live; of another host or container nothing is sure."""
+    owner = lock.owner
+    if owner is None or owner.hostname.partition("?")[0] != socket.gethostname() or owner.pid == os.getpid():
+        return False
+    try:
+        os.kill(owner.pid, 0)
+    except OSError as error:
+        return error.errno == errno.EPERM
+    return True
+
+
+@contextlib.contextmanager
+def alone_in(folder: Path) -> Iterator[None]:
+    """Keeps other processes out of a run's folder while the block runs; waits where the holder may be gone.
+
+    Raises:
+      ValueError: another process is in it.
+    """
+    lock = _lease(folder / ".lock")
+    try:
+        lock.acquire(timeout=0)
+    except filelock.Timeout:
+        refusal = (
+            f"{folder} is in use by {_holder(lock)}; mend: wait for it, or give another run_dir; if that process is "
+            f"gone, remove {lock.lock_file}"
+        )
+        if _runs_here(lock):
+            raise ValueError(refusal) from None
+        log.info("%s: is %s still there? waiting up to %.0f s for a sign", folder, _holder(lock), _LEASE)
+        try:
+            lock.acquire(timeout=_LEASE * 1.2)
+        except filelock.Timeout:
+            raise ValueError(refusal) from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+@contextlib.contextmanager
+def _full_disk_named(folder: Path) -> Iterator[None]:
+    """numpy says "n requested and m written", without a number of the error or a name."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno is None and "written" in str(error):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(folder)) from error
+        raise
+
+
 class Store:
     """The artifacts below one folder, shared by any number of processes."""
 
@@ -106,8 +170,9 @@ class Store:
 
     def _remember(self, path: Path, digest: str) -> None:
         memo = self._memo(path)
-        memo.parent.mkdir(exist_ok=True, parents=True)
-        write_json(memo, {"path": str(path), "file": _identity(path), "sha256": digest})
+        with contextlib.suppress(OSError):  # it saves time only; the disk may be full, or the cache read-only
+            memo.parent.mkdir(exist_ok=True, parents=True)
+            write_json(memo, {"path": str(path), "file": _identity(path), "sha256": digest})
 
     def get(self, kind: str, key: Mapping[str, Any], make: Callable[[Path], None]) -> Path:
         """The folder of a whole artifact; made now if it is not there, or damaged.
@@ -122,12 +187,19 @@ class Store:
           The folder, verified against its checksums.
         """
         folder = self.path(kind, key)
+        if folder.exists() and self._damage(folder, key) is None:  # needs no lock, nor the right to write
+            return folder
         folder.parent.mkdir(parents=True, exist_ok=True)
-        lock = filelock.SoftFileLock(str(folder.with_suffix(".lock")))
+        lock = _lease(folder.with_suffix(".lock"))
         try:
             lock.acquire(timeout=0)
         except filelock.Timeout:
-            log.info("waiting for another process that makes %s %s", kind, folder.name)
+            log.info(
+                "waiting for %s, which makes %s; if it is gone, remove %s",
+                _holder(lock),
+                folder,
+                lock.lock_file,
+            )
             lock.acquire()
         try:
             if folder.exists():
@@ -138,22 +210,30 @@ class Store:
                 shutil.rmtree(folder)
             work = self.work_path(kind, key)
             work.mkdir(exist_ok=True)
-            make(work)
-            files = sorted(path for path in work.rglob("*") if path.is_file())
-            recorded: dict[str, dict[str, Any]] = {
-                str(path.relative_to(work)): {"bytes": path.stat().st_size, "sha256": file_digest(path)}
-                for path in files
-                if path.name != _MANIFEST
-            }
-            write_json(work / _MANIFEST, {"format": FORMAT, "key": key, "files": recorded})
-            os.rename(work, folder)
-            for name, facts in recorded.items():
-                # Nobody else writes here: no need to wait until the file's times are settled.
-                if facts["bytes"] >= _SMALL:
-                    self._remember(folder / name, facts["sha256"])
+            with _full_disk_named(work):
+                make(work)
+            # A process that stood still for longer than the lease was taken for dead, and another one makes this now.
+            if lock.is_lock_held_by_us:
+                self._finish(work, folder, key)
+                return folder
         finally:
             lock.release()
-        return folder
+        log.warning("%s: another process took over; waiting for it", folder)
+        return self.get(kind, key, make)
+
+    def _finish(self, work: Path, folder: Path, key: Mapping[str, Any]) -> None:
+        files = sorted(path for path in work.rglob("*") if path.is_file())
+        recorded: dict[str, dict[str, Any]] = {
+            str(path.relative_to(work)): {"bytes": path.stat().st_size, "sha256": file_digest(path)}
+            for path in files
+            if path.name != _MANIFEST
+        }
+        write_json(work / _MANIFEST, {"format": FORMAT, "key": key, "files": recorded})
+        os.rename(work, folder)
+        for name, facts in recorded.items():
+            # Nobody else writes here: no need to wait until the file's times are settled.
+            if facts["bytes"] >= _SMALL:
+                self._remember(folder / name, facts["sha256"])
 
     def _damage(self, folder: Path, key: Mapping[str, Any]) -> str | None:
         """What is wrong with a finished artifact, in words; None if nothing is."""
@@ -168,7 +248,10 @@ class Store:
                 path = folder / name
                 if not path.is_file():
                     return f"{name} is missing"
-                if path.stat().st_size != recorded["bytes"] or self.digest(path) != recorded["sha256"]:
+                if path.stat().st_size != recorded["bytes"] or (
+                    self.digest(path) != recorded["sha256"]
+                    and file_digest(path) != recorded["sha256"]  # it may be the memo that is damaged
+                ):
                     return f"{name} is not what was written"
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             return f"{_MANIFEST} cannot be read ({type(error).__name__}: {error})"

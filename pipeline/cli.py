@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import shlex
 import signal
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, cast
 
 import hydra
@@ -19,11 +20,11 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from pipeline.artifacts import atomic
+from pipeline.artifacts import alone_in, atomic
 from pipeline.config import Config, ConfigError, from_composed
+from pipeline.config.mends import explained
 from pipeline.config.mistakes import explain
 from pipeline.sweep import (
     GATE,
@@ -55,19 +56,30 @@ def compose(overrides: Sequence[str]) -> Config:
         raise ConfigError(f"{shlex.join(overrides)}: {explain(error, overrides)}") from None
 
 
-def _claim(config: Config) -> None:
-    """Makes the run's folder and writes config.yaml; refuses a folder that holds another run."""
-    config.run_dir.mkdir(parents=True, exist_ok=True)
+def _check_folder(config: Config) -> None:
+    """Refuses a folder that holds another run."""
     path = config.run_dir / "config.yaml"
+    if not path.exists():
+        return
+    mend = "mend: another run_dir, or remove it"
+    try:
+        before = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} is damaged ({str(error).splitlines()[0]}); {mend}") from None
     plain = config.plain()
-    if path.exists():
-        before = yaml.safe_load(path.read_text())
-        if not isinstance(before, dict) or {**before, "stage": plain["stage"]} != plain:
-            raise ConfigError(
-                f"run_dir={config.run_dir} holds another run; mend: another run_dir, or remove it"
-            )
-    with atomic(path) as temporary:
-        temporary.write_text(yaml.safe_dump(plain, sort_keys=False))
+    if not isinstance(before, dict) or {**before, "stage": plain["stage"]} != plain:
+        raise ConfigError(f"run_dir={config.run_dir} holds another run, or a damaged config.yaml; {mend}")
+
+
+@contextlib.contextmanager
+def _claimed(config: Config) -> Iterator[None]:
+    """The run's folder, with config.yaml, to be written to by this process alone."""
+    config.run_dir.mkdir(parents=True, exist_ok=True)
+    with alone_in(config.run_dir):
+        _check_folder(config)
+        with atomic(config.run_dir / "config.yaml") as temporary:
+            temporary.write_text(yaml.safe_dump(config.plain(), sort_keys=False), encoding="utf-8")
+        yield
 
 
 def _plan(stages: dict[str, list[tuple[str, str]]]) -> str:
@@ -84,7 +96,7 @@ def _plan(stages: dict[str, list[tuple[str, str]]]) -> str:
 
 
 def _run(config: Config) -> None:
-    _claim(config)
+    _check_folder(config)
     # TensorFlow takes seconds to import; --help and mistakes need not wait.
     from pipeline.run import Interrupted, Run
 
@@ -107,9 +119,10 @@ def _run(config: Config) -> None:
         command = shlex.join(["rankdistil", *sys.argv[1:]])
         try:
             run = Run(config, command=command, progress=progress)
-            if run.chief:
-                log.info("to do: %s", _plan(run.plan()))
-            result = run()
+            with _claimed(config) if run.chief else contextlib.nullcontext():
+                if run.chief:
+                    log.info("to do: %s", _plan(run.plan()))
+                result = run()
         except Interrupted as stopped:
             log.warning("%s", stopped)
             raise SystemExit(INTERRUPTED) from None
@@ -146,12 +159,11 @@ def _job(composed: DictConfig) -> float | None:
     except JobFailed:
         raise
     except Exception as error:
-        # What a user can mend needs no traceback.
-        mistake = isinstance(error, (ValueError, FloatingPointError, OmegaConfBaseException))
-        log.error("%s", error, exc_info=not mistake)
+        line = explained(error)
+        log.error("%s", line or error, exc_info=line is None)
         if in_sweep:
             raise note_failure(composed.run_dir, error) from error
-        raise SystemExit(MISTAKE if mistake else 1) from error
+        raise SystemExit(MISTAKE if line else 1) from error
     return None
 
 

@@ -2,8 +2,10 @@
 
 import pipeline  # isort: skip  first: it sets what TensorFlow reads when it is imported
 
+import contextlib
 import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -56,6 +58,39 @@ def screenshots(tmp_path) -> Path:
     folder = Path(os.environ.get("RANKDISTIL_SCREENSHOTS", tmp_path))
     folder.mkdir(parents=True, exist_ok=True)
     return folder
+
+
+@pytest.fixture
+def fault(record_property) -> Callable[..., contextlib.AbstractContextManager[None]]:
+    """`with fault(kind):` around one fault and the checks after it: a row of the table at the end of the session."""
+
+    @contextlib.contextmanager
+    def one(kind: str, note: str = ""):
+        survived = False
+        try:
+            yield
+            survived = True
+        finally:
+            record_property("fault", [kind, survived, note])
+
+    return one
+
+
+def pytest_terminal_summary(terminalreporter) -> None:
+    """Faults tried, survived and lost in this session; from all workers of xdist."""
+    reports = [report for kind in ("passed", "failed") for report in terminalreporter.stats.get(kind, [])]
+    faults = [value for report in reports for name, value in report.user_properties if name == "fault"]
+    if not faults:
+        return
+    terminalreporter.section("faults")
+    row = "{:<72}{:>7}{:>10}{:>6}  {}".format
+    terminalreporter.write_line(row("fault", "tried", "survived", "lost", "").rstrip())
+    for kind in [*dict.fromkeys(kind for kind, _, _ in sorted(faults)), "all"]:
+        of_kind = [fault for fault in faults if kind in (fault[0], "all")]
+        survived = sum(survived for _, survived, _ in of_kind)
+        notes = "; ".join(dict.fromkeys(note for _, _, note in of_kind if note)) if kind != "all" else ""
+        line = row(kind, len(of_kind), survived, len(of_kind) - survived, notes)
+        terminalreporter.write_line(line.rstrip())
 
 
 def tiny_config(root: Path, *overrides: str, run: str = "run", cache: str = "cache") -> Config:

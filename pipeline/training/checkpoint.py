@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import io
 import json
 from pathlib import Path
 from typing import Any
@@ -11,17 +13,35 @@ import tensorflow as tf
 
 from pipeline.artifacts import atomic
 
+_DIGEST_BYTES = hashlib.sha256().digest_size
+
+
+class DamagedError(ValueError):
+    """A file of arrays is not what was written."""
+
 
 def save_arrays(path: Path, arrays: list[np.ndarray], extra: dict[str, Any]) -> None:
-    """Writes arrays in their order, and JSON-like `extra`, atomically to an .npz."""
-    with atomic(path) as temporary, temporary.open("wb") as file:
-        named = {f"a{number:04d}": array for number, array in enumerate(arrays)}
-        np.savez(file, allow_pickle=False, extra=np.array(json.dumps(extra)), **named)
+    """Writes arrays in their order, and JSON-like `extra`, atomically to an .npz, with its sha256 after its end."""
+    named = {f"a{number:04d}": array for number, array in enumerate(arrays)}
+    packed = io.BytesIO()
+    np.savez(packed, allow_pickle=False, extra=np.array(json.dumps(extra)), **named)
+    content = packed.getvalue()
+    with atomic(path) as temporary:
+        temporary.write_bytes(content + hashlib.sha256(content).digest())
 
 
 def load_arrays(path: Path) -> tuple[list[np.ndarray], dict[str, Any]]:
-    """What `save_arrays` wrote."""
-    with np.load(path, allow_pickle=False) as stored:
+    """What `save_arrays` wrote.
+
+    Raises:
+      DamagedError: the file is not whole.
+      OSError: it cannot be read.
+    """
+    raw = path.read_bytes()
+    content, digest = raw[:-_DIGEST_BYTES], raw[-_DIGEST_BYTES:]
+    if hashlib.sha256(content).digest() != digest:
+        raise DamagedError(f"{path} is damaged: it is not what was written")
+    with np.load(io.BytesIO(content), allow_pickle=False) as stored:
         names = sorted(name for name in stored.files if name != "extra")
         return [stored[name] for name in names], json.loads(str(stored["extra"]))
 

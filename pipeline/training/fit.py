@@ -136,7 +136,14 @@ class _Epochs(keras.callbacks.Callback):
         path = self.folder / _CHECKPOINT
         if not path.is_file():
             return
-        arrays, extra = checkpoint.load_arrays(path)
+        try:
+            arrays, extra = checkpoint.load_arrays(path)
+            if extra["best_epoch"]:
+                checkpoint.load_arrays(self.folder / _BEST)
+        except (checkpoint.DamagedError, FileNotFoundError) as error:
+            log.warning("%s; removed, training begins anew", error)
+            path.unlink()
+            return
         checkpoint.assign(self.model.state(), arrays)
         self.history, self.best_epoch, self.step = extra["history"], extra["best_epoch"], extra["step"]
         self.best = self.history[self.best_epoch - 1]["vali"][MONITOR] if self.best_epoch else -np.inf
@@ -298,7 +305,7 @@ def fit(
       Interrupted: SIGTERM came (the checkpoint is of the step at which training stopped), or another worker is
         gone (it is of the last epoch).
     """
-    if (folder / _HISTORY).is_file():  # killed between the end of training and the end of the artifact
+    if _is_finished(folder):  # killed between the end of training and the end of the artifact
         for row in load_history(folder)["epochs"]:
             on_epoch(row)
         return
@@ -341,7 +348,20 @@ def fit(
                 )
     if chief:
         write_json(folder / _HISTORY, {"best_epoch": epochs.best_epoch, "epochs": epochs.history})
-        (folder / _CHECKPOINT).unlink()
+        (folder / _CHECKPOINT).unlink(missing_ok=True)
+
+
+def _is_finished(folder: Path) -> bool:
+    """Whether training ended here; a checkpoint beside the history can be checked, so it is gone on from."""
+    if (folder / _CHECKPOINT).is_file() or not (folder / _HISTORY).is_file():
+        return False
+    try:
+        load_history(folder)
+        checkpoint.load_arrays(folder / _BEST)
+    except (ValueError, FileNotFoundError) as error:
+        log.warning("%s: %s; training begins anew", folder, error)
+        return False
+    return True
 
 
 @contextlib.contextmanager
