@@ -70,6 +70,13 @@ def atomic(path: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+def _remove_parts(folder: Path) -> None:
+    """What killed processes left of `atomic`; nobody else may be writing there."""
+    for path in folder.rglob(".*.part"):
+        if path.is_file():
+            path.unlink()
+
+
 def write_json(path: Path, value: Any) -> None:
     """Writes strict JSON (no NaN) atomically."""
     with atomic(path) as temporary:
@@ -120,6 +127,7 @@ def alone_in(folder: Path) -> Iterator[None]:
         except filelock.Timeout:
             raise ValueError(refusal) from None
     try:
+        _remove_parts(folder)
         yield
     finally:
         lock.release()
@@ -210,6 +218,7 @@ class Store:
                 shutil.rmtree(folder)
             work = self.work_path(kind, key)
             work.mkdir(exist_ok=True)
+            _remove_parts(work)
             with _full_disk_named(work):
                 make(work)
             # A process that stood still for longer than the lease was taken for dead, and another one makes this now.

@@ -53,7 +53,7 @@ def _command(
     os.environ |= limits.get("environment", {})
     sys.argv = ["rankdistil", *command]
     if "kill_at" in limits:
-        _kill_at(limits["kill_at"])
+        _kill_at(*limits["kill_at"])
     if "file_bytes" in limits:
         resource.setrlimit(resource.RLIMIT_FSIZE, (limits["file_bytes"],) * 2)
     if "memory_bytes" in limits:
@@ -68,16 +68,15 @@ def _command(
     cli.main()
 
 
-def _kill_at(write):
-    """SIGKILL at the start of that write to the file system, counted from 1."""
+def _kill_at(where, write):
+    """SIGKILL at the start of that write to a path with `where` in it, counted from 1."""
     count = 0
 
     def hook(event, args):
         nonlocal count
-        writes = event in _WRITES or (
-            event == "open" and isinstance(args[2], int) and args[2] & (os.O_WRONLY | os.O_RDWR)
-        )
-        if writes:
+        if event == "open" and not (isinstance(args[2], int) and args[2] & (os.O_WRONLY | os.O_RDWR)):
+            return
+        if (event == "open" or event in _WRITES) and where in str(args[0]):
             count += 1
             if count == write:
                 os.kill(os.getpid(), signal.SIGKILL)

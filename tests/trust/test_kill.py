@@ -10,8 +10,11 @@ import pytest
 
 from tests.trust.command import finished, metrics, run, start
 
-NUM_MOMENTS = 14  # in time
-NUM_WRITES = 14  # at a write to the file system, where a kill hurts most
+# In the order of a run; each process goes on where the one before was killed.
+MOMENTS = ["data"] * 2 + ["teacher"] * 2 + ["student"] * 4 + ["evaluate"] * 2 + ["export"] * 2
+# (folder that is written to, most writes before the kill)
+WRITES = [("data", 24)] * 2 + [("features", 5), ("teacher", 4), ("scores", 5)]
+WRITES += [("student", 14)] * 3 + [("run", 12)] * 2
 
 
 def last_stage(text):
@@ -40,46 +43,55 @@ def end(folder, whole, before):
 
 
 def test_killed_at_random_moments(tmp_path, whole, fault):
-    """Each process goes on where the one before was killed."""
     chance = random.Random(8)
-    seconds = whole["run"]["seconds"]
-    stages = []
-    before = {}
-    for number in range(NUM_MOMENTS):
-        log = f"log{number}"
-        process = start(tmp_path, log=log)
-        while "INFO stage" not in (tmp_path / log).read_text() if (tmp_path / log).exists() else True:
-            time.sleep(0.01)  # until TensorFlow is up
-        # So that the chain of kills goes through every stage: about two a stage, then all over the evaluation.
-        time.sleep(chance.uniform(0, 2.5 * sum(seconds.values()) / NUM_MOMENTS))
+    stages, before = [], {}
+    for number, stage in enumerate(MOMENTS):
+        path = tmp_path / f"log{number}"
+        process = start(tmp_path, log=path.name)
+        while process.is_alive() and not (path.exists() and f"INFO stage {stage}" in path.read_text()):
+            time.sleep(0.02)
+        process.join(chance.uniform(0, whole["run"]["seconds"][stage]))
         process.kill()
         process.join()
         if process.exitcode == 0:  # it was faster
             continue
-        stage = last_stage((tmp_path / log).read_text())
-        stages.append(stage)
+        stages.append(last_stage(path.read_text()))
         now = finished(tmp_path)
-        with fault(f"SIGKILL at a random moment, stage {stage}"):
-            assert process.exitcode == -signal.SIGKILL
+        with fault("SIGKILL at a random moment", f"stage {stages[-1]}"):
+            assert process.exitcode == -signal.SIGKILL, path.read_text()
             assert before.items() <= now.items()
         before = now
-    assert len(stages) >= 10
+    assert {"data", "teacher", "student", "evaluate"} <= set(stages)
+    assert len(stages) >= len(MOMENTS) - 2
     end(tmp_path, whole, before)
 
 
 def test_killed_at_writes(tmp_path, whole, fault):
+    """Where a kill hurts most: as a file is opened to be written, renamed or removed."""
     chance = random.Random(3)
-    stages = []
-    before = {}
-    for number in range(NUM_WRITES):
-        log = f"log{number}"
-        code, text = run(tmp_path, log=log, kill_at=chance.randint(4, 40))
+    kills, before = 0, {}
+    for number, (where, most) in enumerate(WRITES):
+        code, text = run(tmp_path, log=f"log{number}", kill_at=(f"/{where}/", chance.randint(1, most)))
+        if code == 0:  # there were fewer writes
+            continue
+        kills += 1
         now = finished(tmp_path)
-        stage = last_stage(text)
-        stages.append(stage)
-        with fault(f"SIGKILL at a random write, stage {stage}"):
+        with fault("SIGKILL at a random write", f"stage {last_stage(text)}"):
             assert code == -signal.SIGKILL, text
             assert before.items() <= now.items()
         before = now
-    assert {"data", "student", "evaluate"} <= set(stages)
+    assert kills >= len(WRITES) - 1
     end(tmp_path, whole, before)
+
+
+def test_sigterm_in_training_ends_with_code_75_and_the_same_command_goes_on(tmp_path, whole, fault):
+    with fault("SIGTERM in training"):
+        process = start(tmp_path, log="log")
+        while process.is_alive() and not list(tmp_path.glob("cache/student/*.work/weights.npz")):
+            time.sleep(0.01)
+        process.terminate()
+        process.join()
+        assert process.exitcode == 75, (tmp_path / "log").read_text()
+        assert "run again to go on" in (tmp_path / "log").read_text()
+        end(tmp_path, whole, finished(tmp_path))
+        assert "going on after epoch" in (tmp_path / "last").read_text()
