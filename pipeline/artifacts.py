@@ -173,6 +173,15 @@ class Store:
             self._remember(path, digest)
         return digest
 
+    def check_unchanged(self, path: Path, digest: str) -> None:
+        """For a `make`, after it has read an input whose digest is in the key.
+
+        Raises:
+          ValueError: the file is another one now.
+        """
+        if self.digest(path) != digest:
+            raise ValueError(f"{path} changed while it was read; mend: run again when nobody writes to it")
+
     def _memo(self, path: Path) -> Path:
         return self.root / "digests" / f"{fingerprint(str(path.resolve()))[:32]}.json"
 

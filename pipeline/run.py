@@ -100,6 +100,8 @@ class Run:
     def data_folder(self) -> Path:
         def make(folder: Path) -> None:
             write_json(folder / "data.json", describe(read_splits(self.config.data, folder)))
+            for name, path in input_files(self.config.data).items():
+                self.store.check_unchanged(path, self._data_key[name])
 
         folder = self.store.get("data", self._data_key, make)
         described = json.loads((folder / "data.json").read_text())
@@ -197,7 +199,9 @@ class Run:
                     assert self.teacher is not None
                     scores = self.teacher(data.features, data.offsets)
                 else:
-                    scores = read_scores(Path(getattr(config, split)), data)
+                    path = Path(getattr(config, split))
+                    scores = read_scores(path, data)
+                    self.store.check_unchanged(path, self._scores_key["teacher"][split])
                 np.save(folder / f"{split}.npy", scores)
 
         return self.store.get("scores", self._scores_key, make)

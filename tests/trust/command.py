@@ -1,6 +1,7 @@
 """The command in processes that are cheap to start: forks of one that has imported everything, but run nothing."""
 
 import contextlib
+import ctypes
 import json
 import multiprocessing
 import os
@@ -43,14 +44,13 @@ def run(folder, *overrides, log="stderr", **limits):
     return process.exitcode, (Path(folder) / log).read_text(errors="replace")
 
 
-def _command(
-    folder, command, log, limits
-):  # limits: kill_at, file_bytes, memory_bytes (more than now), user, environment
+def _command(folder, command, log, limits):
+    """Limits: kill_at=(part of a path, number of the write), file_bytes, memory_bytes (beyond what is used now),
+    without_capabilities."""
     os.chdir(folder)
     output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(output, 1)
     os.dup2(output, 2)
-    os.environ |= limits.get("environment", {})
     sys.argv = ["rankdistil", *command]
     if "kill_at" in limits:
         _kill_at(*limits["kill_at"])
@@ -59,13 +59,18 @@ def _command(
     if "memory_bytes" in limits:
         now = psutil.Process().memory_info().vms
         resource.setrlimit(resource.RLIMIT_AS, (now + limits["memory_bytes"],) * 2)
-    if "user" in limits:
-        os.setgroups([])
-        os.setgid(limits["user"])
-        os.setuid(limits["user"])
+    if limits.get("without_capabilities"):
+        _drop_capabilities()
     from pipeline import cli
 
     cli.main()
+
+
+def _drop_capabilities():
+    """root becomes a user like others: what belongs to another user is not its own. Linux."""
+    header = (ctypes.c_uint32 * 2)(0x20080522, 0)
+    if ctypes.CDLL(None, use_errno=True).capset(header, (ctypes.c_uint32 * 6)()):
+        raise OSError(ctypes.get_errno(), "capset")
 
 
 def _kill_at(where, write):
