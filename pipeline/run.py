@@ -38,7 +38,8 @@ from pipeline.teacher.lambdamart import LambdaMART, fit_lambdamart
 from pipeline.teacher.run_file import read_scores
 from pipeline.teacher.scores import transform_scores
 from pipeline.tracking import Trackers, events_folder, open_trackers, track_epoch, track_result
-from pipeline.training.fit import MONITOR, Interrupted, ListLoss, choose_jit, fit, load_history, load_weights
+from pipeline.training.fit import MONITOR, Interrupted, choose_jit, fit, load_history, load_weights
+from pipeline.training.step import ListLoss
 from pipeline.training.strategy import is_chief, make_strategy
 
 __all__ = ["Interrupted", "Run"]

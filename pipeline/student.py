@@ -15,7 +15,7 @@ from pipeline.data import RankingData
 from pipeline.data.transform import Transform
 from pipeline.data.writer import create_npy
 from pipeline.losses.registry import DISTILLATION, LABEL, make_loss
-from pipeline.training.fit import ListLoss
+from pipeline.training.step import ListLoss
 
 _ROWS = 1 << 15  # documents at a time
 

@@ -30,8 +30,8 @@ class PackedBatches:
       lists_per_batch: B of the global batch.
       seed: of the order of lists.
       num_replicas: the global batch is dealt out to this many; each gets B / num_replicas list slots, rounded up.
-      static_epochs: where shapes must not change (XLA, TPU), the epochs to come: every batch is then padded to as
-        many documents as the largest of them has. None: no padding.
+      epochs: how many there are; `num_rows` holds for these.
+      is_static: every batch is padded to `num_rows` documents, for XLA and TPUs.
     """
 
     data: RankingData
@@ -39,16 +39,17 @@ class PackedBatches:
     lists_per_batch: int
     seed: int
     num_replicas: int = 1
-    static_epochs: int | None = None
+    epochs: int = 1
+    is_static: bool = False
 
     @property
     def steps_per_epoch(self) -> int:
         return -(-self.data.num_queries // self.lists_per_batch)
 
-    @property
+    @functools.cached_property
     def list_size(self) -> int:
         """L, a multiple of 8."""
-        return -(-int(self.data.list_sizes.max()) // 8) * 8
+        return _multiple_of_8(self.data.list_sizes.max())
 
     @property
     def slots(self) -> int:
@@ -56,33 +57,33 @@ class PackedBatches:
         return -(-self.lists_per_batch // self.num_replicas)
 
     @functools.cached_property
-    def num_rows(self) -> int | None:
-        """D, a multiple of 8, where it is static."""
-        if self.static_epochs is None:
-            return None
+    def num_rows(self) -> int:
+        """D of the largest batch, a multiple of 8."""
         most = 1
-        for epoch in range(self.static_epochs):
+        for epoch in range(self.epochs):
             order = epoch_order(self.data.num_queries, seed=self.seed, epoch=epoch)
             sizes = np.zeros(self.steps_per_epoch * self.lists_per_batch, np.int64)
             sizes[: len(order)] = self.data.list_sizes[order]
             batches = sizes.reshape(-1, self.lists_per_batch)
             for replica in range(self.num_replicas):
                 most = max(most, int(batches[:, replica :: self.num_replicas].sum(1).max()))
-        return -(-most // 8) * 8
+        return _multiple_of_8(most)
 
     @property
     def signature(self) -> dict[str, tf.TensorSpec]:
         """Names, shapes and types of one replica's batch.
 
-        features [D, F]; teacher, labels [D]; slot int32 [D]: row * L + column of a document among the lists, B * L
-        for one that pads; sizes int32 [B]: documents of each list, 0 for an empty slot; list_ids int32 [B]: number of
-        the list in the data set; num_lists []: lists in the global batch, over all replicas.
+        features [D, F]; teacher, labels [B, L], 0 in the padding; slot int32 [D]: row * L + column of a document among
+        the lists, B * L for one that pads; sizes int32 [B]: documents of each list, 0 for an empty slot;
+        list_ids int32 [B]: number of the list in the data set; num_lists []: lists in the global batch, over all
+        replicas.
         """
+        num_rows = self.num_rows if self.is_static else None
         return {
-            "features": tf.TensorSpec([self.num_rows, self.data.num_features], tf.float32),
-            "teacher": tf.TensorSpec([self.num_rows], tf.float32),
-            "labels": tf.TensorSpec([self.num_rows], tf.float32),
-            "slot": tf.TensorSpec([self.num_rows], tf.int32),
+            "features": tf.TensorSpec([num_rows, self.data.num_features], tf.float32),
+            "teacher": tf.TensorSpec([self.slots, self.list_size], tf.float32),
+            "labels": tf.TensorSpec([self.slots, self.list_size], tf.float32),
+            "slot": tf.TensorSpec([num_rows], tf.int32),
             "sizes": tf.TensorSpec([self.slots], tf.int32),
             "list_ids": tf.TensorSpec([self.slots], tf.int32),
             "num_lists": tf.TensorSpec([], tf.float32),
@@ -92,53 +93,81 @@ class PackedBatches:
         """The batch of global step `step` (counted over epochs) for one replica."""
         epoch, position = divmod(step, self.steps_per_epoch)
         order = epoch_order(self.data.num_queries, seed=self.seed, epoch=epoch)
-        chosen = order[position * self.lists_per_batch : (position + 1) * self.lists_per_batch]
-        num_lists = len(chosen)
-        chosen = chosen[replica :: self.num_replicas]
-        offsets, num_slots = self.data.offsets, self.slots
-        sizes = np.zeros(num_slots, np.int32)
-        sizes[: len(chosen)] = offsets[chosen + 1] - offsets[chosen]
-        list_ids = np.zeros(num_slots, np.int32)
-        list_ids[: len(chosen)] = chosen
-        starts = np.zeros(num_slots, np.int64)
-        starts[: len(chosen)] = offsets[chosen]
-        column = np.arange(sizes.sum()) - np.repeat(np.cumsum(sizes) - sizes, sizes)
-        rows = np.repeat(starts, sizes) + column
-        slot = np.repeat(np.arange(num_slots) * self.list_size, sizes) + column
-        # Rows that are in no list: to the static shape, or one where more replicas than lists are left.
-        padding = max(self.num_rows or 1, len(rows)) - len(rows)
-        rows = np.pad(rows, (0, padding))
-        slot = np.pad(slot, (0, padding), constant_values=num_slots * self.list_size)
+        lists = order[position * self.lists_per_batch : (position + 1) * self.lists_per_batch]
+        num_lists, offsets = len(lists), self.data.offsets
+        lists = lists[replica :: self.num_replicas]
+        sizes = np.zeros(self.slots, np.int32)
+        sizes[: len(lists)] = offsets[lists + 1] - offsets[lists]
+        list_ids = np.zeros(self.slots, np.int32)
+        list_ids[: len(lists)] = lists
+        num_docs = int(sizes.sum())
+        # At least one row, where more replicas than lists are left.
+        num_rows = self.num_rows if self.is_static else max(num_docs, 1)
+        slot = np.full(num_rows, self.slots * self.list_size, np.int32)
+        first_slots = np.arange(self.slots) * self.list_size - (np.cumsum(sizes) - sizes)
+        slot[:num_docs] = np.arange(num_docs) + np.repeat(first_slots, sizes)
+        ranges = [slice(offsets[i], offsets[i + 1]) for i in lists]
+        features = _aligned(num_rows, self.data.num_features)
+        features[num_docs:] = 0.0
+        if ranges:
+            np.concatenate([self.data.features[docs] for docs in ranges], out=features[:num_docs])
+
+        def padded(values: np.ndarray) -> np.ndarray:
+            array = np.zeros((self.slots, self.list_size), np.float32)
+            for row, docs in zip(array, ranges, strict=False):
+                row[: docs.stop - docs.start] = values[docs]
+            return array
+
         return {
-            "features": self.data.features[rows],
-            "teacher": self.teacher[rows],
-            "labels": self.data.labels[rows],
-            "slot": slot.astype(np.int32),
+            "features": features,
+            "teacher": padded(self.teacher),
+            "labels": padded(self.data.labels),
+            "slot": slot,
             "sizes": sizes,
             "list_ids": list_ids,
             "num_lists": np.float32(num_lists),
         }
 
     def dataset(self, first_step: int, replicas: range) -> tf.data.Dataset:
-        """Endless batches from `first_step` on; those of `replicas` in turn within each step."""
-        names = list(self.signature)
+        """Batches from `first_step` to the end of the last epoch; those of `replicas` in turn within each step."""
+        specs = self.signature
+        num_batches = (self.epochs * self.steps_per_epoch - first_step) * len(replicas)
 
         def load(index: tf.Tensor) -> dict[str, tf.Tensor]:
             def pack(i: np.int64) -> list[np.ndarray]:
                 step, replica = divmod(int(i), len(replicas))
                 batch = self.batch(first_step + step, replicas[replica])
-                return [batch[name] for name in names]
+                return [batch[name] for name in specs]
 
-            tensors = tf.numpy_function(pack, [index], [self.signature[name].dtype for name in names])
-            for name, tensor in zip(names, tensors, strict=True):
-                tensor.set_shape(self.signature[name].shape)
-            return dict(zip(names, tensors, strict=True))
+            tensors = tf.numpy_function(pack, [index], [spec.dtype for spec in specs.values()])
+            for tensor, spec in zip(tensors, specs.values(), strict=True):
+                tensor.set_shape(spec.shape)
+            return dict(zip(specs, tensors, strict=True))
 
         return (
-            tf.data.Dataset.counter()
+            tf.data.Dataset.range(num_batches)
             .map(load, num_parallel_calls=2, deterministic=True)
             .prefetch(2 * len(replicas))
         )
+
+
+def _multiple_of_8(number: int) -> int:
+    return max(8, -(-int(number) // 8) * 8)
+
+
+def _aligned(rows: int, columns: int) -> np.ndarray:
+    """An empty float32 [rows, columns] at a multiple of 64 bytes: TensorFlow takes such memory over uncopied."""
+    buffer = np.empty(rows * columns + 16, np.float32)
+    start = -buffer.ctypes.data % 64 // 4
+    return buffer[start : start + rows * columns].reshape(rows, columns)
+
+
+def list_index(sizes: tf.Tensor, list_size: int) -> tuple[tf.Tensor, tf.Tensor]:
+    """Where the document of each slot [B, L] stands among the packed ones, 0 in the padding; and the mask [B, L]."""
+    starts = tf.cumsum(sizes, exclusive=True)
+    columns = tf.range(list_size)
+    mask = columns[None, :] < sizes[:, None]
+    return tf.where(mask, starts[:, None] + columns[None, :], 0), mask
 
 
 def to_lists(
@@ -149,10 +178,7 @@ def to_lists(
     The gradient of the obvious `tf.gather` is a scatter-add, which is slow on accelerators and, on a GPU, not
     deterministic; every document has exactly one slot, so it is a gather too.
     """
-    starts = tf.cumsum(sizes, exclusive=True)
-    columns = tf.range(list_size)
-    mask = columns[None, :] < sizes[:, None]
-    index = tf.where(mask, starts[:, None] + columns[None, :], 0)
+    index, mask = list_index(sizes, list_size)
 
     @tf.custom_gradient
     def gather(values: tf.Tensor) -> tuple[tf.Tensor, object]:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import contextvars
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import tensorflow as tf
@@ -9,6 +12,29 @@ import tensorflow as tf
 Tensor = Any  # tf.Tensor has no usable type stubs
 
 NO_SCORE = -1e30  # stands for minus infinity in padded slots: sums and differences stay finite
+
+_usual_only = contextvars.ContextVar("usual_only", default=False)
+
+
+@contextlib.contextmanager
+def usual_inputs_only() -> Iterator[None]:
+    """A loss that is traced inside leaves out what only unusual inputs need, and gives NaN for those.
+
+    It compiles in half the time; its caller checks for NaN and has the whole loss for that.
+    """
+    token = _usual_only.set(True)
+    try:
+        yield
+    finally:
+        _usual_only.reset(token)
+
+
+def usual_or_not(is_usual: Tensor, usual: Callable[[], Tensor], unusual: Callable[[], Tensor]) -> Tensor:
+    """`usual()`, or `unusual()` where the scalar `is_usual` is False; tuples whose first is a float tensor."""
+    if not _usual_only.get():
+        return tf.cond(is_usual, usual, unusual)
+    first, *others = usual()
+    return tf.where(is_usual, first, tf.constant(float("nan"), first.dtype)), *others
 
 
 def as_lists(target: Any, student: Any, mask: Any, temperature: Any = 1.0) -> tuple[Tensor, Tensor, Tensor]:

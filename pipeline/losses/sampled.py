@@ -12,7 +12,7 @@ from typing import Any
 import tensorflow as tf
 
 from pipeline.losses import plackett_luce
-from pipeline.losses.lists import NO_SCORE, Tensor, from_best
+from pipeline.losses.lists import NO_SCORE, Tensor, from_best, usual_or_not
 from pipeline.losses.plackett_luce import at, scaled_cumsum
 
 # exp() of scores within this many nats of the best one, and sums and quotients of such numbers, fit into float32.
@@ -60,7 +60,7 @@ def per_list_loss(
             return _value_and_gradient(t, s, mask, picks, num_steps, rao_blackwell, wide)
 
         is_narrow = tf.reduce_min(tf.where(mask, tf.minimum(t, s), 0.0)) >= -_NARROW_NATS
-        value, gradient = tf.cond(is_narrow, lambda: branch(False), lambda: branch(True))
+        value, gradient = usual_or_not(is_narrow, lambda: branch(False), lambda: branch(True))
         return value, lambda upstream: upstream[:, tf.newaxis] * gradient
 
     return sampled(student)

@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -20,93 +20,25 @@ import tf_keras as keras
 from pipeline.artifacts import write_json
 from pipeline.config import ConfigError, TrainConfig
 from pipeline.data import RankingData
-from pipeline.data.packing import PackedBatches, to_lists
+from pipeline.data.packing import PackedBatches
 from pipeline.metrics.ndcg import ranked_ndcg
 from pipeline.metrics.ranked import rank_lists
-from pipeline.models.layout import Layout
 from pipeline.models.networks import Scorer
 from pipeline.models.scorer import scoring_function
 from pipeline.training import checkpoint
+from pipeline.training.optimizer import FusedAdam
 from pipeline.training.profile import Profile
+from pipeline.training.step import ListLoss, TrainingStep
 
 log = logging.getLogger(__name__)
 
 MONITOR = "ndcg@10"  # of the validation split, blank queries skipped: picks the epoch whose weights are kept
+_STEPS_PER_CALL = 8  # of Python, which takes its time and looks for SIGTERM between two of them
 _CHECKPOINT, _BEST, _HISTORY = "checkpoint.npz", "weights.npz", "history.json"
-
-
-class ListLoss(Protocol):
-    """A loss over padded lists [lists, list_size]; one value a list, 0 for an empty one."""
-
-    def __call__(
-        self,
-        teacher: tf.Tensor,
-        labels: tf.Tensor,
-        student: tf.Tensor,
-        mask: tf.Tensor,
-        *,
-        seed: tf.Tensor,
-        list_ids: tf.Tensor,
-    ) -> tf.Tensor: ...
 
 
 class Interrupted(Exception):
     """Training stopped early and has saved where it was; the same command goes on from there."""
-
-
-class _Training(keras.Model):
-    """The training step; what `keras.Model.fit` repeats."""
-
-    def __init__(self, scorer: Scorer, loss: ListLoss, list_size: int, *, seed: int) -> None:
-        super().__init__()
-        self.scorer, self.per_list_loss, self.list_size, self.seed = scorer, loss, list_size, seed
-        self.loss_sum = keras.metrics.Sum("loss_sum")
-        self.num_lists = keras.metrics.Sum("num_lists")
-        self.distribute_reduction_method = "first"  # the metrics are sums over replicas already
-        self.bad_step = tf.Variable(
-            -1, trainable=False, dtype=tf.int64, aggregation=tf.VariableAggregation.ONLY_FIRST_REPLICA
-        )
-
-    @property
-    def metrics(self) -> list[keras.metrics.Metric]:
-        return [self.loss_sum, self.num_lists]  # Keras resets these at each epoch
-
-    @property
-    def scales_loss(self) -> bool:
-        return isinstance(self.optimizer, keras.mixed_precision.LossScaleOptimizer)
-
-    def state(self) -> list[tf.Variable]:
-        """Everything that the next step depends on."""
-        metrics = [variable for metric in self.metrics for variable in metric.variables]
-        return [*self.scorer.variables, *self.optimizer.variables, *metrics]
-
-    def train_step(self, batch: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
-        layout = Layout(batch["slot"], batch["sizes"], self.list_size)
-        teacher, mask = to_lists(batch["teacher"], *layout)
-        labels, _ = to_lists(batch["labels"], *layout)
-        step = self.optimizer.iterations
-        # Noise is a function of (run seed, step, list), so it is the same on any number of replicas.
-        seed = tf.stack([self.seed, tf.cast(step, tf.int32)])
-        with tf.GradientTape() as tape:
-            scores = tf.cast(self.scorer(batch["features"], layout, training=True), tf.float32)
-            scores, _ = to_lists(scores, *layout)
-            per_list = self.per_list_loss(
-                teacher, labels, scores, mask, seed=seed, list_ids=batch["list_ids"]
-            )
-            # Divided by the lists of the global batch: gradients of replicas are summed, not averaged.
-            loss = tf.reduce_sum(per_list) / batch["num_lists"]
-            scaled = self.optimizer.get_scaled_loss(loss) if self.scales_loss else loss
-        variables = self.scorer.trainable_variables
-        gradients = tape.gradient(scaled, variables)
-        if self.scales_loss:
-            gradients = self.optimizer.get_unscaled_gradients(gradients)
-        global_loss = tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, loss)
-        is_first_bad = tf.logical_and(self.bad_step < 0, tf.logical_not(tf.math.is_finite(global_loss)))
-        self.bad_step.assign(tf.where(is_first_bad, step, self.bad_step))
-        self.optimizer.apply_gradients(zip(gradients, variables, strict=True))
-        self.loss_sum.update_state(per_list)
-        self.num_lists.update_state(tf.cast(batch["sizes"] > 0, tf.float32))
-        return {"loss": self.loss_sum.result() / self.num_lists.result()}
 
 
 class _Epochs(keras.callbacks.Callback):
@@ -130,6 +62,7 @@ class _Epochs(keras.callbacks.Callback):
         self.step = 0  # within the epoch
         self.saved_metrics: list[np.ndarray] = []
         self.preempted = False
+        self._supports_tf_logs = True  # else Keras waits for every step's logs
 
     def resume(self) -> None:
         """Takes up a checkpoint, if there is one."""
@@ -177,7 +110,7 @@ class _Epochs(keras.callbacks.Callback):
         self.began, self.first_step = time.perf_counter(), self.step
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
-        self.step += 1
+        self.step = self.first_step + batch + 1
         if self.preempted and self.step < self.batches.steps_per_epoch:
             self.save()
             raise Interrupted(
@@ -221,7 +154,8 @@ class _Epochs(keras.callbacks.Callback):
         if step < 0:
             return
         epoch, position = divmod(step, self.batches.steps_per_epoch)
-        lists = dataclasses.replace(self.batches, num_replicas=1).batch(step)["list_ids"]
+        batch = dataclasses.replace(self.batches, num_replicas=1).batch(step)
+        lists = batch["list_ids"][batch["sizes"] > 0]
         queries = self.batches.data.query_ids[lists].tolist()
         raise FloatingPointError(
             f"the loss is not finite in epoch {epoch + 1}, step {position + 1}, on queries {', '.join(queries[:8])}"
@@ -234,10 +168,7 @@ def _optimizer(config: TrainConfig, steps: int) -> keras.optimizers.Optimizer:
     rate: Any = config.learning_rate
     if config.schedule == "cosine":
         rate = keras.optimizers.schedules.CosineDecay(config.learning_rate, config.epochs * steps)
-    if config.weight_decay:
-        optimizer = keras.optimizers.AdamW(rate, weight_decay=config.weight_decay)
-    else:
-        optimizer = keras.optimizers.Adam(rate)
+    optimizer = FusedAdam(rate, weight_decay=config.weight_decay or None)
     # Small gradients are 0 in float16.
     return keras.mixed_precision.LossScaleOptimizer(optimizer) if config.precision == "float16" else optimizer
 
@@ -311,16 +242,22 @@ def fit(
         return
     num_replicas = strategy.num_replicas_in_sync
     jit = choose_jit(config.jit, strategy)
-    static_epochs = config.epochs if jit == "step" else None
-    batches = dataclasses.replace(batches, num_replicas=num_replicas, static_epochs=static_epochs)
+    batches = dataclasses.replace(
+        batches,
+        num_replicas=num_replicas,
+        epochs=config.epochs,
+        is_static=jit == "step",
+    )
     steps = batches.steps_per_epoch
-    if jit == "loss":
-        loss = tf.function(loss, jit_compile=True)
     with strategy.scope():
         with _precision(config.precision):
-            model = _Training(build(), loss, batches.list_size, seed=seed)
+            model = TrainingStep(build(), loss, batches, seed=seed, compile_loss=jit == "loss")
         on_tpu = isinstance(strategy, tf.distribute.TPUStrategy)  # which compiles it all by itself
-        model.compile(optimizer=_optimizer(config, steps), jit_compile=jit == "step" and not on_tpu)
+        model.compile(
+            optimizer=_optimizer(config, steps),
+            jit_compile=jit == "step" and not on_tpu,
+            steps_per_execution=1 if config.profile else min(_STEPS_PER_CALL, steps),
+        )
         model.optimizer.build(model.scorer.trainable_variables)
         epochs = _Epochs(batches, vali, config, folder, on_epoch, chief)
         epochs.set_model(model)

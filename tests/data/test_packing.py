@@ -24,14 +24,12 @@ def lists_of(batches, step, replica=0):
     batch = batches.batch(step, replica)
     size = batches.list_size
     found = {}
-    for slot, features, teacher, label in zip(
-        batch["slot"], batch["features"], batch["teacher"], batch["labels"], strict=True
-    ):
+    for slot, features in zip(batch["slot"], batch["features"], strict=True):
         row, column = divmod(int(slot), size)
         if row < batches.slots:  # else it only pads
             assert column < batch["sizes"][row]
-            assert teacher == 10 * features[0]
-            assert label == features[0] % 5
+            assert batch["teacher"][row, column] == 10 * features[0]
+            assert batch["labels"][row, column] == features[0] % 5
             found.setdefault(int(batch["list_ids"][row]), []).append(int(features[0]))
     return found
 
@@ -63,8 +61,8 @@ def test_replicas_share_out_the_same_global_batch(batches, num_replicas):
 
 @pytest.mark.parametrize("num_replicas", [1, 2, 5])
 def test_static_shapes_hold_the_same_lists(batches, num_replicas):
-    dynamic = dataclasses.replace(batches, num_replicas=num_replicas)
-    static = dataclasses.replace(dynamic, static_epochs=3)
+    dynamic = dataclasses.replace(batches, num_replicas=num_replicas, epochs=3)
+    static = dataclasses.replace(dynamic, is_static=True)
     for step in range(3 * batches.steps_per_epoch):
         for replica in range(num_replicas):
             assert len(static.batch(step, replica)["slot"]) == static.num_rows
@@ -80,14 +78,15 @@ def test_order_is_a_function_of_seed_and_epoch():
 
 
 def test_dataset_gives_the_batches_in_order_from_any_step(batches):
-    batches = dataclasses.replace(batches, num_replicas=2)
+    batches = dataclasses.replace(batches, num_replicas=2, epochs=3)
     elements = iter(batches.dataset(first_step=4, replicas=range(2)))
-    for step in range(4, 8):
+    for step in range(4, 9):  # 3 steps an epoch
         for replica in range(2):
             expected, got = batches.batch(step, replica), next(elements)
             for name, value in expected.items():
                 np.testing.assert_array_equal(got[name], value)
                 assert batches.signature[name].is_compatible_with(got[name])
+    assert next(elements, None) is None
 
 
 def test_to_lists_and_its_gradient(batches):

@@ -1,0 +1,128 @@
+"""The training step: what `keras.Model.fit` repeats.
+
+Shapes: D documents of a batch, B lists, L slots of a list.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import tensorflow as tf
+import tf_keras as keras
+
+from pipeline.data.packing import PackedBatches, list_index
+from pipeline.losses.lists import usual_inputs_only
+from pipeline.models.layout import Layout
+from pipeline.models.networks import Scorer
+
+
+class ListLoss(Protocol):
+    """A loss over padded lists [lists, list_size]; one value a list, 0 for an empty one."""
+
+    def __call__(
+        self,
+        teacher: tf.Tensor,
+        labels: tf.Tensor,
+        student: tf.Tensor,
+        mask: tf.Tensor,
+        *,
+        seed: tf.Tensor,
+        list_ids: tf.Tensor,
+    ) -> tf.Tensor: ...
+
+
+class TrainingStep(keras.Model):
+    """One step of a scorer on a packed batch.
+
+    Args:
+      scorer: whose variables are trained.
+      loss: over padded lists.
+      batches: whose shapes the batches have.
+      seed: of the run.
+      compile_loss: whether XLA compiles the loss by itself.
+    """
+
+    def __init__(
+        self, scorer: Scorer, loss: ListLoss, batches: PackedBatches, *, seed: int, compile_loss: bool
+    ) -> None:
+        super().__init__()
+        self.scorer, self.per_list_loss, self.seed = scorer, loss, seed
+        self.list_size, self.num_rows = batches.list_size, batches.num_rows
+        self.compile_loss = compile_loss
+        self.loss_sum = keras.metrics.Sum("loss_sum")
+        self.num_lists = keras.metrics.Sum("num_lists")
+        self.distribute_reduction_method = "first"  # the metrics are sums over replicas already
+        self.bad_step = tf.Variable(
+            -1, trainable=False, dtype=tf.int64, aggregation=tf.VariableAggregation.ONLY_FIRST_REPLICA
+        )
+
+    @property
+    def metrics(self) -> list[keras.metrics.Metric]:
+        return [self.loss_sum, self.num_lists]  # Keras resets these at each epoch
+
+    @property
+    def scales_loss(self) -> bool:
+        return isinstance(self.optimizer, keras.mixed_precision.LossScaleOptimizer)
+
+    def state(self) -> list[tf.Variable]:
+        """Everything that the next step depends on."""
+        metrics = [variable for metric in self.metrics for variable in metric.variables]
+        return [*self.scorer.variables, *self.optimizer.variables, *metrics]
+
+    def train_step(self, batch: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+        step = self.optimizer.iterations
+        with tf.GradientTape() as tape:
+            layout = Layout(batch["slot"], batch["sizes"], self.list_size)
+            scores = tf.cast(self.scorer(batch["features"], layout, training=True), tf.float32)
+        per_list, by_slot = self._loss_of_lists(scores, batch)
+        # Divided by the lists of the global batch: gradients of replicas are summed, not averaged.
+        weight = 1.0 / batch["num_lists"]
+        if self.scales_loss:
+            weight = self.optimizer.get_scaled_loss(weight)
+        # One zero more, for the documents that only pad.
+        by_doc = tf.gather(tf.pad(tf.reshape(weight * by_slot, [-1]), [[0, 1]]), batch["slot"])
+        variables = self.scorer.trainable_variables
+        gradients = tape.gradient(scores, variables, output_gradients=by_doc)
+        if self.scales_loss:
+            gradients = self.optimizer.get_unscaled_gradients(gradients)
+        loss = tf.reduce_sum(per_list)
+        global_loss = tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, loss)
+        is_first_bad = tf.logical_and(self.bad_step < 0, tf.logical_not(tf.math.is_finite(global_loss)))
+        self.bad_step.assign(tf.where(is_first_bad, step, self.bad_step))
+        self.optimizer.apply_gradients(zip(gradients, variables, strict=True))
+        self.loss_sum.update_state(loss)
+        self.num_lists.update_state(tf.math.count_nonzero(batch["sizes"], dtype=tf.float32))
+        return {"loss": self.loss_sum.result() / self.num_lists.result()}
+
+    def _loss_of_lists(self, scores: tf.Tensor, batch: dict[str, tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor]:
+        """The loss of each list [B] and the gradient of their sum by the scores of their slots [B, L]."""
+
+        def value_and_gradient(
+            scores: tf.Tensor,
+            teacher: tf.Tensor,
+            labels: tf.Tensor,
+            sizes: tf.Tensor,
+            list_ids: tf.Tensor,
+            step: tf.Tensor,
+        ) -> tuple[tf.Tensor, tf.Tensor]:
+            index, mask = list_index(sizes, self.list_size)
+            student = tf.where(mask, tf.gather(scores, index), 0.0)
+            # Noise is a function of (run seed, step, list), so it is the same on any number of replicas.
+            seed = tf.stack([self.seed, tf.cast(step, tf.int32)])
+            with tf.GradientTape() as tape:
+                tape.watch(student)
+                per_list = self.per_list_loss(teacher, labels, student, mask, seed=seed, list_ids=list_ids)
+            return per_list, tape.gradient(per_list, student)
+
+        lists = (batch["teacher"], batch["labels"], batch["sizes"], batch["list_ids"])
+        step = tf.convert_to_tensor(self.optimizer.iterations)
+        if not self.compile_loss:
+            return value_and_gradient(scores, *lists, step)
+        # A static number of scores: XLA compiles anew for every other shape.
+        scores = tf.pad(scores, [[0, self.num_rows - tf.shape(scores)[0]]])
+        compiled = tf.function(value_and_gradient, jit_compile=True, autograph=False)
+        with usual_inputs_only():
+            usual = tf.function(value_and_gradient, jit_compile=True, autograph=False)(scores, *lists, step)
+        is_usual = tf.reduce_all(tf.math.is_finite(usual[0]))
+        # XLA compiles a function when it first runs: this one seldom does.
+        return tf.cond(is_usual, lambda: usual, lambda: compiled(scores, *lists, step))
