@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 
 import numpy as np
-from scipy import optimize, stats
 
 from pipeline.config import ScoresConfig
 
@@ -26,6 +25,8 @@ def _zscore(scores: np.ndarray, offsets: np.ndarray) -> np.ndarray:
 
 def _rank(scores: np.ndarray, offsets: np.ndarray) -> np.ndarray:
     """-log2(1 + rank), rank 1 the best, ties share their mean rank."""
+    from scipy import stats  # takes half a second to import
+
     ranks = np.concatenate([stats.rankdata(-scores[a:b]) for a, b in itertools.pairwise(offsets)])
     return -np.log2(1.0 + ranks)
 
@@ -57,6 +58,7 @@ def entropy_matched_scale(target: float, scores: np.ndarray, offsets: np.ndarray
     Raises:
       ValueError: no scale between 1e-6 and 1e6 does.
     """
+    from scipy import optimize
 
     def excess(log_scale: float) -> float:
         return mean_entropy(np.exp(log_scale) * scores, offsets) - target
