@@ -180,13 +180,12 @@ def run(folder: Path, rounds: int) -> dict[str, Any]:
     one = {
         what: sizes[str(SIZES[0])] if sizes else None for what, sizes in us_per_doc[str(THREADS[0])].items()
     }
-    fastest = min(FORMATS, key=lambda name: one[name])
     return {
         "us_per_doc": us_per_doc,
         "lleaves_missing": reason,
-        "fastest": fastest,
         "times_faster": {
-            peer: None if one[peer] is None else round(one[peer] / one[fastest], 1) for peer in GOALS
+            name: {peer: None if one[peer] is None else round(one[peer] / one[name], 1) for peer in GOALS}
+            for name in FORMATS
         },
         "goals": GOALS,
     }
@@ -194,7 +193,7 @@ def run(folder: Path, rounds: int) -> dict[str, Any]:
 
 def print_table(result: dict[str, Any]) -> None:
     print("microseconds a document".ljust(24) + "".join(f"{f'{n} thread(s)':>24}" for n in THREADS))
-    print("".ljust(24) + "".join(f"{f'list of {size}':>12}" for _ in THREADS for size in SIZES))
+    print("".ljust(24) + "".join(f"{f'{size} docs':>12}" for _ in THREADS for size in SIZES))
     for what in (*FORMATS, *GOALS):
         cells = [
             "-" if (found := result["us_per_doc"][str(n)][what]) is None else f"{found[str(size)]:.3f}"
@@ -202,13 +201,15 @@ def print_table(result: dict[str, Any]) -> None:
             for size in SIZES
         ]
         print(what.ljust(24) + "".join(f"{cell:>12}" for cell in cells))
-    for peer, times in result["times_faster"].items():
-        shown = (
-            f"not measured ({result['lleaves_missing']})"
-            if times is None
-            else f"{times}x (goal {GOALS[peer]:g}x)"
-        )
-        print(f"{result['fastest']} against {peer}, a list of {SIZES[0]}, one thread: {shown}")
+    print(
+        f"a list of {SIZES[0]}, one thread, times faster than "
+        + " and ".join(f"{peer} (goal {goal})" for peer, goal in GOALS.items())
+        + ":"
+    )
+    for name, times in result["times_faster"].items():
+        print(name.ljust(24) + "".join(f"{'-' if x is None else x:>12}" for x in times.values()))
+    if result["lleaves_missing"]:
+        print(f"lleaves was not measured: {result['lleaves_missing']}")
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import rich
-from rich.table import Table
 
 from pipeline.artifacts import atomic, write_json
 from pipeline.cli import compose
@@ -92,11 +91,11 @@ def _reproduce(options: argparse.Namespace, *, further: list[str], command: list
 
 
 def _print_list() -> None:
-    table = Table("name", "comparison", "state", box=None, padding=(0, 2, 0, 0))
-    for name in names():
-        claim = load(name)
-        table.add_row(name, claim.title, claim.state)
-    rich.print(table)
+    rows = [("name", "comparison", "state")]
+    rows += [(claim.name, claim.title, claim.state) for claim in map(load, names())]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:  # a line each, whatever the terminal's width
+        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
 
 
 def _finished(job: Job) -> Mapping[str, Any] | None:
