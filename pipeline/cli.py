@@ -24,6 +24,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from pipeline.artifacts import alone_in, atomic
 from pipeline.config import Config, ConfigError, from_composed
+from pipeline.config.guard import guard
 from pipeline.config.mends import explained
 from pipeline.config.mistakes import explain
 from pipeline.sweep import (
@@ -38,6 +39,7 @@ from pipeline.sweep import (
 )
 
 log = logging.getLogger("pipeline")
+guard()  # here: the workers of launchers import this module, too
 
 # Exit codes: what the user can mend; Ctrl-C; the same command goes on (EX_TEMPFAIL). GATE: see evaluate.gate.
 MISTAKE, STOPPED, INTERRUPTED = 2, 130, 75

@@ -32,6 +32,7 @@ def metrics(result):
 def start(folder, *overrides, log="stderr", tiny=(*TINY, *FAST), **limits):
     """A process that runs the command in `folder`; its output goes to `folder`/`log`."""
     command = [*tiny, "run_dir=run", "cache_dir=cache", *overrides]
+    command.sort(key=lambda word: word.startswith("--"))  # stable: flags come last
     process = _CONTEXT.Process(target=_command, args=(folder, command, log, limits))
     process.start()
     return process
