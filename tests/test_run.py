@@ -89,7 +89,7 @@ def test_events_put_the_models_on_the_same_charts(first):
         events = EventAccumulator(str(config.run_dir / "events" / model), {"tensors": 0})
         events.Reload()
         tags[model] = set(events.Tags()["tensors"])
-    charts = {f"{split}/ndcg@{k} (skip)" for split in ("vali", "test") for k in (1, 5, 10)}
+    charts = {f"eval/{split} ndcg@{k} (skip)" for split in ("vali", "test") for k in (1, 5, 10)}
     for model in MODELS:
         assert charts <= tags[model]
     steps = {"train/loss", "train/learning_rate", "train/steps_per_second", "train/docs_per_second"}

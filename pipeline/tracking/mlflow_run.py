@@ -26,7 +26,7 @@ _PARAMS_A_CALL = 100  # MLflow's limit
 
 
 class MLflowTracker:
-    """Options as parameters, `student/vali/ndcg_10 skip` and so on as metrics with steps.
+    """Options as parameters, `student/eval/vali ndcg_10 skip` and so on as metrics with steps.
 
     `run_dir/mlflow.json` keeps the run's id: the same command again replaces the run instead of adding one.
     Values of each query are in per_query.csv.
@@ -93,7 +93,7 @@ class MLflowTracker:
 def _name(tag: str) -> str:
     """A name that MLflow takes.
 
-    >>> _name("student/vali/ndcg@10 (skip)")
-    'student/vali/ndcg_10 skip'
+    >>> _name("student/eval/vali ndcg@10 (skip)")
+    'student/eval/vali ndcg_10 skip'
     """
     return re.sub(r"[^\w.\- :/]", "", tag.replace("@", "_"))

@@ -19,7 +19,9 @@ def track_epoch(tracker: Tracker, model: str, row: Mapping[str, Any]) -> None:
     """A row of the training history."""
     own = ("loss", "learning_rate", "steps_per_second", "docs_per_second")
     values = {f"train/{key}": row[key] for key in own}
-    tracker.scalars(model, row["epoch"], values | {f"vali/{k} (skip)": v for k, v in row["vali"].items()})
+    tracker.scalars(
+        model, row["epoch"], values | {f"eval/vali {k} (skip)": v for k, v in row["vali"].items()}
+    )
 
 
 def track_result(
@@ -48,24 +50,25 @@ def track_result(
                     tracker,
                     model,
                     step,
-                    {f"vali/ndcg@{k} (skip)": v["skip"] for k, v in ndcg["vali"].items()},
+                    {f"eval/vali ndcg@{k} (skip)": v["skip"] for k, v in ndcg["vali"].items()},
                 )
         last = epochs.get(model, longest)
         _scalars(
             tracker,
             model,
             last,
-            {f"test/ndcg@{k} ({convention})": v[convention] for k, v in ndcg["test"].items()},
+            {f"eval/test ndcg@{k} ({convention})": v[convention] for k, v in ndcg["test"].items()},
         )
         of_query = fill_blank(per_query[model][_MAIN], convention)
         tracker.histogram(
-            model, last, f"test/{_MAIN} of each query ({convention})", of_query[~np.isnan(of_query)]
+            model, last, f"eval/test {_MAIN} of each query ({convention})", of_query[~np.isnan(of_query)]
         )
-    # Short, and the student's first: TensorBoard sorts them, labels axes with them and takes the first for colours.
+    # TensorBoard sorts tags, opens the first two groups (eval, train) and colours by the first metric, which
+    # is to be the student's; short, because they are labels of axes.
     main = {"": ("student", "test"), " vali": ("student", "vali")}
     main |= {f" {model}": (model, "test") for model in models if model != "student"}
     compared = {
-        f"NDCG@10/{convention}{name}": models[model]["metrics"][split][_MAIN][convention]
+        f"vs/NDCG@10 {convention}{name}": models[model]["metrics"][split][_MAIN][convention]
         for name, (model, split) in main.items()
     }
     tracker.summary({tag: value for tag, value in compared.items() if value is not None})

@@ -45,8 +45,8 @@ def test_the_models_share_the_charts_and_have_histograms(tracked):
     for model in MODELS:
         events = events_of(config.run_dir / "events" / model)
         expected = result["models"][model]["metrics"]["test"]["ndcg@10"]["skip"]
-        assert value(events.Tensors("test/ndcg@10 (skip)")[-1]) == pytest.approx(expected)
-        histogram = events.Tensors("test/ndcg@10 of each query (skip)")[-1].tensor_proto
+        assert value(events.Tensors("eval/test ndcg@10 (skip)")[-1]) == pytest.approx(expected)
+        histogram = events.Tensors("eval/test ndcg@10 of each query (skip)")[-1].tensor_proto
         counts = tf.make_ndarray(histogram)[:, 2]  # of (left edge, right edge, count)
         facts = result["data"]["splits"]["test"]
         assert counts.sum() == facts["queries"] - facts["blank_queries"]
@@ -62,10 +62,10 @@ def test_a_trial_has_options_and_metrics_in_a_folder_of_its_own(tracked):
     assert given["train.baseline"].bool_value is True
     for model in MODELS:
         expected = result["models"][model]["metrics"]["test"]["ndcg@10"]["skip"]
-        tag = "NDCG@10/skip" if model == "student" else f"NDCG@10/skip {model}"
+        tag = "vs/NDCG@10 skip" if model == "student" else f"vs/NDCG@10 skip {model}"
         assert value(events.Tensors(tag)[0]) == pytest.approx(expected)
     assert set(events.Tags()["tensors"]) == {
-        *("NDCG@10/skip", "NDCG@10/skip vali", "NDCG@10/skip baseline", "NDCG@10/skip teacher"),
+        *("vs/NDCG@10 skip", "vs/NDCG@10 skip vali", "vs/NDCG@10 skip baseline", "vs/NDCG@10 skip teacher"),
         *("_hparams_/session_start_info", "config"),
     }
 
@@ -103,8 +103,8 @@ def test_csv_has_a_row_a_number(tracked):
     found = {(row["model"], row["step"], row["metric"]): float(row["value"]) for row in rows}
     assert len(found) == len(rows)
     student = result["models"]["student"]["metrics"]["test"]["ndcg@10"]["skip"]
-    assert found["student", "3", "test/ndcg@10 (skip)"] == student
-    assert found["", "", "NDCG@10/skip"] == student
+    assert found["student", "3", "eval/test ndcg@10 (skip)"] == student
+    assert found["", "", "vs/NDCG@10 skip"] == student
     assert {step for model, step, metric in found if (model, metric) == ("baseline", "train/loss")} == {
         *"123"
     }
@@ -118,8 +118,8 @@ def test_mlflow_has_a_run_with_parameters_curves_and_results(tracked):
     assert run.data.params["loss.topk"] == str(config.loss.options["topk"])
     assert "-" not in run.data.params.values()
     student = result["models"]["student"]["metrics"]["test"]["ndcg@10"]["skip"]
-    assert run.data.metrics["NDCG_10/skip"] == student
-    curve = client.get_metric_history(run.info.run_id, "student/vali/ndcg_10 skip")
+    assert run.data.metrics["vs/NDCG_10 skip"] == student
+    curve = client.get_metric_history(run.info.run_id, "student/eval/vali ndcg_10 skip")
     assert [point.step for point in curve] == [1, 2, 3]
 
 
@@ -133,7 +133,7 @@ def test_the_same_command_again_replaces_what_is_there(tracked):
     assert run.data.metrics == {"student/train/loss": 0.5}
     assert (config.run_dir / "metrics.csv").read_text().splitlines()[1:] == ["student,1,train/loss,0.5"]
     assert [path.name for path in (config.run_dir / "events").iterdir()] == ["student"]
-    assert "NDCG@10/skip" in before
+    assert "vs/NDCG@10 skip" in before
 
 
 def test_a_run_that_fails_is_marked_as_failed(tracked, tmp_path):
@@ -188,9 +188,9 @@ def test_a_folder_as_a_store_where_mlflow_is_told_to_take_it(tmp_path, monkeypat
     uri = f"file://{tmp_path}/mlruns"
     config = tiny_config(tmp_path, "tracking.writers=[mlflow]", f"tracking.mlflow_uri={uri}")
     with open_trackers(config) as trackers:
-        trackers.scalars("student", 3, {"vali/ndcg@10 (skip)": 0.25})
-        trackers.summary({"NDCG@10/skip": 0.5})
+        trackers.scalars("student", 3, {"eval/vali ndcg@10 (skip)": 0.25})
+        trackers.summary({"vs/NDCG@10 skip": 0.5})
     client = MlflowClient(uri)
     (run,) = client.search_runs([client.get_experiment_by_name("rankdistil").experiment_id])
-    assert run.data.metrics == {"student/vali/ndcg_10 skip": 0.25, "NDCG_10/skip": 0.5}
+    assert run.data.metrics == {"student/eval/vali ndcg_10 skip": 0.25, "vs/NDCG_10 skip": 0.5}
     assert run.info.status == "FINISHED"
