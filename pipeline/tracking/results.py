@@ -65,10 +65,10 @@ def track_result(
         )
     # TensorBoard sorts tags, opens the first two groups (eval, train) and colours by the first metric, which
     # is to be the student's; short, because they are labels of axes.
-    main = {"": ("student", "test"), " vali": ("student", "vali")}
-    main |= {f" {model}": (model, "test") for model in models if model != "student"}
+    main = {"NDCG@10": ("student", "test"), "vali": ("student", "vali")}
+    main |= {model: (model, "test") for model in models if model != "student"}
     compared = {
-        f"vs/NDCG@10 {convention}{name}": models[model]["metrics"][split][_MAIN][convention]
+        f"vs/{name} {convention}": models[model]["metrics"][split][_MAIN][convention]
         for name, (model, split) in main.items()
     }
     tracker.summary({tag: value for tag, value in compared.items() if value is not None})
