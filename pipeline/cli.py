@@ -26,7 +26,7 @@ from pipeline.artifacts import alone_in, atomic
 from pipeline.config import Config, ConfigError, from_composed
 from pipeline.config.guard import guard
 from pipeline.config.mends import explained
-from pipeline.config.mistakes import explain
+from pipeline.config.mistakes import explain, groups_and_choices
 from pipeline.sweep import (
     GATE,
     JobFailed,
@@ -43,6 +43,9 @@ guard()  # here: the workers of launchers import this module, too
 
 # Exit codes: what the user can mend; Ctrl-C; the same command goes on (EX_TEMPFAIL). GATE: see evaluate.gate.
 MISTAKE, STOPPED, INTERRUPTED = 2, 130, 75
+
+
+OmegaConf.register_new_resolver("groups_and_choices", groups_and_choices, replace=True)  # of --help
 
 
 def compose(overrides: Sequence[str]) -> Config:

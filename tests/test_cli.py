@@ -1,13 +1,20 @@
 """The command, run as people run it: in its own process."""
 
+import contextlib
+import importlib.util
 import json
 import os
+import pty
+import re
 import subprocess
 import sys
 import zipfile
 
 import pytest
+import yaml
 
+from pipeline.cli import main
+from pipeline.config import STAGES
 from tests.conftest import ROOT, TINY
 
 
@@ -71,14 +78,105 @@ def test_a_broken_data_file_is_named_with_its_line(tmp_path):
     assert "Traceback" not in done.stderr
 
 
-def test_a_sweep_trains_the_teacher_once_and_survives_a_failed_job(tmp_path):
-    grid = ["loss.temperature=-1,1,2", "run_dir=sweep"]
-    done = rankdistil("-m", *TINY, *grid, cwd=tmp_path)
-    assert done.returncode == 1  # a job failed; the others ran
-    (failed,) = [path for path in tmp_path.glob("sweep/*/") if not (path / "result.json").exists()]
-    assert "temperature" in (failed / "log").read_text()
-    results = [json.loads(path.read_text()) for path in sorted(tmp_path.glob("sweep/*/result.json"))]
-    assert sorted(result["config"]["loss"]["temperature"] for result in results) == [1, 2]
-    cache = tmp_path / ".cache" / "rankdistil"
-    assert len(list(cache.glob("teacher/*/manifest.json"))) == 1
-    assert len(list(cache.glob("student/*/manifest.json"))) == 3  # two students, one baseline
+@pytest.mark.parametrize(
+    ("overrides", "told"),
+    [
+        (["losss.topk=1"], "losss.topk is unknown: did you mean loss.topk"),
+        (["loss.topq=1"], "loss.topq is unknown: did you mean loss.topk"),
+        (["teacher=lambdmart"], "teacher=lambdmart is unknown: did you mean lambdamart? available: "),
+        (["data.trian=x"], "data.trian is unknown: did you mean data.train (of data=letor)"),
+        (["data=letor", "data.trian=x"], "data.trian is unknown: did you mean data.train,"),
+        (["data.train=x"], "data.train is an option of data=letor only"),
+        (["launcher=ray"], "pip install 'rankdistil-pipeline[ray]'"),
+        (["loss.topk"], "loss.topk"),
+    ],
+)
+def test_a_typo_is_answered_with_the_nearest(overrides, told, tmp_path, monkeypatch, capsys):
+    if "launcher=ray" in overrides and importlib.util.find_spec("ray"):
+        pytest.skip("ray is installed")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["rankdistil", *overrides])
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "0")
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 2
+    shown = capsys.readouterr().err
+    assert told in shown
+    assert "Traceback" not in shown
+    assert len(shown.strip().splitlines()) <= 2
+
+
+def test_so_is_one_in_a_sweep_before_any_job_starts(tmp_path):
+    done = rankdistil("-m", "loss.topkk=1,2", cwd=tmp_path)
+    assert done.returncode == 2
+    assert done.stderr.strip() == "loss.topkk is unknown: did you mean loss.topk?"
+
+
+def test_help_names_stages_every_choice_and_examples(tmp_path):
+    done = rankdistil("--help", cwd=tmp_path)
+    assert done.returncode == 0
+    shown = done.stdout
+    for group in ("data", "teacher", "student", "loss", "sweep", "launcher", "experiment"):
+        listed = re.search(rf"^  {group}: (.*)$", shown, re.MULTILINE)[1].split(", ")
+        assert set(listed) == {path.stem for path in (ROOT / "conf" / group).glob("*.yaml")}
+    assert all(f"  {stage} " in shown for stage in STAGES)
+    examples = re.findall(r"^  rankdistil (.*)$", shown, re.MULTILINE)
+    assert len(examples) >= 5
+
+
+def test_cfg_and_info_answer(tmp_path):
+    shown = rankdistil("--cfg", "job", "loss.topk=7", cwd=tmp_path)
+    assert shown.returncode == 0
+    assert yaml.safe_load(shown.stdout)["loss"]["topk"] == 7
+    shown = rankdistil("--info", "defaults", cwd=tmp_path)
+    assert shown.returncode == 0
+    assert "coupled_rankdistil" in shown.stdout
+
+
+def test_completion_knows_groups_choices_and_options(tmp_path):
+    for line, expected in (
+        ("loss=coup", "loss=coupled_rankdistil"),
+        ("teacher=lamb", "teacher=lambdamart"),
+        ("loss.tem", "loss.temperature="),
+        ("sweep=topk_", "sweep=topk_temperature_sample_size"),
+    ):
+        command = f"rankdistil {line}"
+        environment = os.environ | {"COMP_LINE": command, "COMP_POINT": str(len(command))}
+        done = subprocess.run(
+            [sys.executable, "-m", "pipeline", "-sc", "query=bash"],
+            cwd=tmp_path, env=environment, capture_output=True, text=True, check=True,
+        )  # fmt: skip
+        assert expected in done.stdout.split()
+
+
+def test_on_a_terminal_it_shows_bars_and_in_a_pipe_none(tmp_path):
+    command = [sys.executable, "-m", "pipeline", *TINY, "train.baseline=false", "stage=student"]
+    seen, terminal = pty.openpty()
+    with subprocess.Popen(
+        [*command, "run_dir=shown"], cwd=tmp_path, stdin=terminal, stdout=terminal, stderr=terminal
+    ) as process:
+        os.close(terminal)
+        shown = b""
+        with contextlib.suppress(OSError):  # Linux: the other end is closed
+            while block := os.read(seen, 4096):
+                shown += block
+    os.close(seen)
+    assert process.returncode == 0
+    assert b"training student" in shown
+    assert b"to do: data (to be made), teacher (to be made), student (to be made)" in shown
+    quiet = rankdistil(*command[3:], "run_dir=quiet", cwd=tmp_path)
+    assert quiet.returncode == 0
+    assert "training student" not in quiet.stdout + quiet.stderr
+    assert "to do: data (made before), teacher (made before), student (made before)" in quiet.stderr
+
+
+def test_the_gate_has_an_exit_code_of_its_own(tmp_path):
+    tiny = [*TINY, "train.baseline=false"]
+    refused = rankdistil(*tiny, "run_dir=refused", "evaluate.gate.min_share_of_teacher=9", cwd=tmp_path)
+    assert refused.returncode == 3
+    assert "Gate: FAIL" in refused.stdout
+    result = json.loads((tmp_path / "refused" / "result.json").read_text())
+    assert result["gate"]["passed"] is False
+    passed = rankdistil(*tiny, "run_dir=passed", "evaluate.gate.max_us_per_doc=1e9", cwd=tmp_path)
+    assert passed.returncode == 0
+    assert "Gate: PASS" in passed.stdout

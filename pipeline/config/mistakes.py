@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from importlib.abc import Traversable
 
 _GLOBAL = "# @package _global_"  # the head of a file that sets options of other groups
-_NOT_COMPOSED = ("reproduce",)
+_NO_GROUP = ("reproduce", "__pycache__")
 _EXTRAS = {
     "hydra/launcher/joblib": "joblib",
     "hydra/launcher/submitit_local": "submitit",
@@ -59,6 +59,20 @@ def _unknown_key(key: str, overrides: Sequence[str]) -> str:
     return f"{key} is unknown; available: {', '.join(below or sorted(n for n in known if '.' not in n))}"
 
 
+def groups_and_choices() -> str:
+    """A line a group for --help."""
+    root = importlib.resources.files("pipeline.conf")
+    folders = [folder for folder in root.iterdir() if folder.is_dir() and folder.name not in _NO_GROUP]
+    lines = []
+    for folder in sorted(folders, key=lambda folder: folder.name):
+        names = sorted(
+            file.name.removesuffix(".yaml") for file in folder.iterdir() if file.name.endswith(".yaml")
+        )
+        if names != ["default"]:
+            lines.append(f"  {folder.name}: {', '.join(names)}")
+    return "\n".join(lines)
+
+
 def _chosen(overrides: Sequence[str]) -> set[str]:
     """The choice of each group, `data=letor`: the default one or what was given instead."""
     text = importlib.resources.files("pipeline.conf").joinpath("config.yaml").read_text()
@@ -78,7 +92,7 @@ def _known(chosen: set[str]) -> dict[str, list[str]]:
         if entry.name == "config.yaml":
             keys = yaml.safe_load(entry.read_text())
             known |= {key: [] for key in keys if key not in ("defaults", "hydra")}
-        elif entry.is_dir() and entry.name not in (*_NOT_COMPOSED, "__pycache__"):
+        elif entry.is_dir() and entry.name not in _NO_GROUP:
             known |= {entry.name: []} | _of_group(entry, chosen)
     return known
 

@@ -1,0 +1,159 @@
+"""Sweeps, run as people run them: in their own process, with every launcher that is installed."""
+
+import importlib.util
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+from hydra.core.override_parser.overrides_parser import OverridesParser
+
+from pipeline.cli import compose
+from pipeline.config import ConfigError
+from pipeline.sweep import folder_name, folder_overrides, sweep_folder, whole_result
+from tests.conftest import ROOT, TINY, tiny_config
+from tests.test_cli import rankdistil
+
+SMALL = (*TINY, "train.baseline=false", "train.epochs=1")
+
+
+def test_a_sweep_trains_the_teacher_once_lists_what_failed_and_resumes(tmp_path):
+    grid = ["-m", *SMALL, "launcher=joblib", "loss.temperature=-1,1,2", "run_dir=sweep"]
+    done = rankdistil(*grid, cwd=tmp_path)  # two jobs at a time
+    assert done.returncode == 1
+    sweep = tmp_path / "sweep"
+    names = [f"loss.temperature={value}" for value in ("-1", "1", "2")]
+    assert {path.parent.name for path in sweep.glob("*/log")} == set(names)
+    assert "3 jobs, 1 failed" in done.stderr
+    assert str(sweep / names[0] / "log") in done.stderr
+    assert "temperature=-1 is not possible" in (sweep / names[0] / "failed").read_text()
+    assert "Traceback" not in done.stderr
+    for name in names[1:]:
+        result = json.loads((sweep / name / "result.json").read_text())
+        assert name == f"loss.temperature={result['config']['loss']['temperature']:g}"
+    assert len(list(tmp_path.glob(".cache/rankdistil/teacher/*/manifest.json"))) == 1
+    assert len(list(tmp_path.glob(".cache/rankdistil/scores/*/manifest.json"))) == 1
+    assert (sweep / "report" / "report.html").is_file()
+
+    kept = (sweep / names[1] / "result.json").stat().st_mtime_ns
+    torn = sweep / names[2] / "result.json"
+    torn.write_text(torn.read_text()[:100])
+    again = rankdistil(*grid, cwd=tmp_path)
+    assert again.returncode == 1
+    assert f"{names[1]}: whole already, left alone" in again.stderr
+    assert f"{names[2]}: done in" in again.stderr
+    assert (sweep / names[1] / "result.json").stat().st_mtime_ns == kept
+    assert json.loads(torn.read_text())["models"]
+
+
+def test_a_crash_leaves_its_traceback_in_the_log_of_its_job(tmp_path):
+    (tmp_path / "file").write_text("not a folder")
+    done = rankdistil("-m", *SMALL, "stage=data", "cache_dir=file/below,fine", "run_dir=sweep", cwd=tmp_path)
+    assert done.returncode == 1
+    (failed,) = tmp_path.glob("sweep/*/failed")
+    assert "NotADirectoryError" in failed.read_text()
+    assert "Traceback (most recent call last)" in (failed.parent / "log").read_text()
+    assert "2 jobs, 1 failed" in done.stderr
+
+
+def test_a_killed_sweep_takes_its_job_along(tmp_path):
+    command = [
+        sys.executable,
+        "-m",
+        "pipeline",
+        "-m",
+        *TINY,
+        "train.epochs=5000",
+        "seed=0,1",
+        "run_dir=sweep",
+    ]
+    with subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.DEVNULL) as process:
+        children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+        log = tmp_path / "sweep" / "seed=0" / "log"
+        deadline = time.monotonic() + 120
+        while not (log.exists() and "stage student" in log.read_text()) and time.monotonic() < deadline:
+            time.sleep(0.2)
+        (job,) = map(int, children.read_text().split())
+        process.send_signal(signal.SIGKILL)
+    while Path(f"/proc/{job}").exists() and time.monotonic() < deadline:
+        time.sleep(0.2)
+    assert not Path(f"/proc/{job}").exists()
+    assert "stage student" in log.read_text()
+
+
+@pytest.mark.parametrize("launcher", ["submitit_local", "ray"])
+def test_other_launchers(launcher, tmp_path):
+    if importlib.util.find_spec(launcher.partition("_")[0]) is None:
+        pytest.skip(f"{launcher} is not installed")
+    done = rankdistil("-m", *SMALL, f"launcher={launcher}", "seed=0,1", "run_dir=sweep", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "2 jobs, 0 failed" in done.stderr
+    assert len(list(tmp_path.glob("sweep/seed=*/result.json"))) == 2
+
+
+def test_a_search_maximises_the_validation_ndcg_and_resumes(tmp_path):
+    search = ["-m", "sweep=search", *SMALL, "run_dir=search"]
+    done = rankdistil(*search, "hydra.sweeper.n_trials=2", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    results = [json.loads(path.read_text()) for path in tmp_path.glob("search/*/result.json")]
+    vali = [result["models"]["student"]["metrics"]["vali"]["ndcg@10"]["skip"] for result in results]
+    best = yaml.safe_load((tmp_path / "search" / "optimization_results.yaml").read_text())
+    assert len(vali) == 2
+    assert best["best_value"] == max(vali)
+    more = rankdistil(*search, "hydra.sweeper.n_trials=3", cwd=tmp_path)
+    assert more.returncode == 0
+    assert more.stderr.count("whole already, left alone") == 2
+
+
+def test_whole_is_valid_json_of_the_same_config(tmp_path):
+    config = tiny_config(tmp_path)
+    path = config.run_dir / "result.json"
+    assert whole_result(config) is None
+    path.write_text(json.dumps({"config": config.plain() | {"run_dir": "/moved"}}))
+    assert whole_result(config) is not None
+    assert whole_result(tiny_config(tmp_path, "loss.topk=3")) is None
+    path.write_text(path.read_text()[:-2])
+    assert whole_result(config) is None
+
+
+def test_folders_are_named_by_what_differs():
+    assert folder_name(["loss.topk=5", "launcher=joblib", "hydra.verbose=true"]) == "loss.topk=5"
+    paths = [folder_name([f"data.train={path}"]) for path in ("a/b", "a_b")]
+    assert paths[0] != paths[1]
+    assert "/" not in paths[0]
+    long = [folder_name([f"seed={digit * 300}"]) for digit in "12"]
+    assert long[0] != long[1]
+    assert max(map(len, long)) < 200
+    assert folder_name(["../.."]).startswith("_") or not folder_name(["../.."]).startswith(".")
+
+
+def test_the_folder_of_a_sweep_is_found_again():
+    command = ["sweep=topk", "cache_dir=/somewhere"]
+    assert sweep_folder(command) == Path.cwd() / "sweeps" / "sweep=topk"
+    assert sweep_folder([*command, "launcher=joblib"]) == sweep_folder(command)
+    assert sweep_folder([*command, "run_dir='a b'"]) == Path.cwd() / "a b"
+    run_dir, left_out = folder_overrides(["train.epochs=3", "loss.topk=1,2", "run_dir=it's"])
+    assert OverridesParser.create().parse_override(run_dir).value() == str(Path("it's").absolute())
+    assert left_out.endswith("=['train.epochs','run_dir']")
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "conf" / "sweep").glob("*.yaml")), ids=lambda path: path.stem)
+def test_every_value_of_a_named_sweep_is_possible(path, tmp_path):
+    extra = {"folds": ["data=mslr_web30k", f"data.dir={tmp_path}"]}.get(path.stem, [])
+    parsed = OverridesParser.create().parse_overrides(
+        [
+            f"{key}={value}"
+            for key, value in yaml.safe_load(path.read_text())["hydra"]["sweeper"]["params"].items()
+        ]
+    )
+    for override in parsed:
+        assert override.is_sweep_override()
+        if override.is_discrete_sweep():
+            for value in override.sweep_string_iterator():
+                assert compose([*extra, f"{override.key_or_group}={value}"])
+    with pytest.raises(ConfigError):
+        compose([*extra, f"{parsed[0].key_or_group}x=1"])
