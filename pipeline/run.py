@@ -370,6 +370,10 @@ class Run:
             models[model] = {
                 "parameters": num_parameters(scorer.scorer),
                 "best_epoch": load_history(self.trained(model))["best_epoch"],
+                "epochs": [
+                    {"seconds": row.get("seconds"), "vali": row["vali"][MONITOR]}
+                    for row in load_history(self.trained(model))["epochs"]
+                ],
                 **_latency(score, self.data["test"].features),
             }
         per_query: dict[str, dict[str, np.ndarray]] = {}

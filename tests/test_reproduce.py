@@ -3,6 +3,7 @@
 import dataclasses
 import itertools
 import json
+import os
 import re
 import signal
 import subprocess
@@ -16,7 +17,7 @@ import yaml
 from pipeline.artifacts import write_json
 from pipeline.data.sources import PUBLISHED
 from pipeline.reproduce import claim as claims
-from pipeline.reproduce import command, main
+from pipeline.reproduce import command, main, study
 from pipeline.reproduce.claim import Claim, ClaimError, Figure, Row, load, make_jobs, names
 from pipeline.reproduce.table import make_lines, measured, result_page, verdict
 from pipeline.run import Run
@@ -63,7 +64,9 @@ def write_letor(
 
 def write_data(folder, claim):
     """The files that the comparison needs, as their publisher lays them out."""
-    (axis_values,) = claim.axis.values()
+    if not claim.data.brought:
+        return folder
+    axis_values = claim.axis.get("fold", [1])
     files = list(claim.data.files.values()) or list(
         PUBLISHED[
             {"web10k": "mslr_web10k", "web30k": "mslr_web30k", "yahoo": "yahoo/set1"}.get(
@@ -71,11 +74,10 @@ def write_data(folder, claim):
             )
         ].files.values()
     )
-    folds = axis_values if claim.axis_name == "fold" else [1]
-    for seed, (fold, pattern) in enumerate(itertools.product(folds, files), 1):
+    for seed, (fold, pattern) in enumerate(itertools.product(axis_values, files), 1):
         path = folder / pattern.format(fold=fold, set=1)
-        if fold == folds[0]:
-            write_letor(path, seed=seed, **SHAPES[claim.name])
+        if fold == axis_values[0]:
+            write_letor(path, seed=seed, **SHAPES[claim.name.removeprefix("study_")])
         else:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.touch()  # the test runs the first fold
@@ -125,7 +127,8 @@ def run_main(*arguments):
 @pytest.mark.parametrize("name", names())
 def test_each_comparison_is_consistent(name):
     claim = load(name)
-    assert claim.axis_name in ("fold", "seed")
+    assert list(claim.axis) in (["fold"], ["seed"], ["fold", "seed"])
+    assert claim.reference is None or claim.rows[claim.reference].minus is None
     assert {row.run for row in claim.rows.values()} == set(claim.runs)
     for row in claim.rows.values():
         assert {row.model, row.minus} <= {"teacher", "baseline", "student", None}
@@ -147,7 +150,7 @@ def test_the_head_of_each_file_says_what_the_data_below_it_says(name):
     stated = dict(re.findall(r"^#   (\w+) +(.+)$", head, flags=re.MULTILINE))
     assert set(stated) == {"paper", "command", "cost", "hardware", "result", "date"}
     recorded = load(name).recorded
-    assert stated["command"].startswith(f"scripts/reproduce.sh {name} --data DIR")
+    assert stated["command"] == load(name).command
     assert stated["date"] == ("not run" if recorded is None else recorded.date)
     assert stated["hardware"] == ("not run" if recorded is None else recorded.hardware)
     assert (stated["result"] == "not run") == (recorded is None)
@@ -157,16 +160,17 @@ def test_the_head_of_each_file_says_what_the_data_below_it_says(name):
 def test_each_comparison_runs_tiny_on_data_of_its_shape(name, tmp_path, monkeypatch, capsys):
     claim = load(name)
     data = write_data(tmp_path / "data", claim)
-    (values,) = claim.axis.values()
-    assert len(make_jobs(claim, data=data, out=tmp_path, further=[])) == len(claim.runs) * len(values)
-    first = f"{claim.axis_name}-{values[0]}"
-    for job in make_jobs(claim, data=data, out=tmp_path, further=[]):
-        if job.axis == first:  # the others have another number there
+    jobs = make_jobs(claim, data=data, out=tmp_path, further=[])
+    assert len(jobs) == len(claim.runs) * len(claim.axes)
+    for job in jobs:
+        if job.axis == jobs[0].axis:  # the others have another number there
             command.compose(job.overrides)  # at full size too
     # The web sets share their runs: all of them on one set, the first one on the others.
     runs = claim.runs if name == "yahoo" else dict(itertools.islice(claim.runs.items(), 1))
     rows = {row: options for row, options in claim.rows.items() if options.run in runs}
-    part = dataclasses.replace(claim, axis={claim.axis_name: values[:1]}, runs=runs, rows=rows)
+    part = dataclasses.replace(
+        claim, axis={axis: values[:1] for axis, values in claim.axis.items()}, runs=runs, rows=rows
+    )
     monkeypatch.setattr(command, "load", lambda name: part)
     monkeypatch.setattr(command, "_run", real_run)
     assert run_main(name, "--data", data, "--out", tmp_path / "out", "--tiny") == 0
@@ -175,11 +179,13 @@ def test_each_comparison_runs_tiny_on_data_of_its_shape(name, tmp_path, monkeypa
     assert all(line["mean"] is not None for line in written["lines"])
     printed = capsys.readouterr().out
     assert all(row in printed for row in rows)
+    assert (f"NDCG@10 against {claim.reference}" in printed) == (claim.reference is not None)
 
 
 def test_the_web_sets_share_their_runs():
     shared = load("yahoo").runs
-    assert [load(name).runs for name in names() if name != "mq2008"] == [shared] * 5
+    web = [name for name in names() if name != "mq2008" and not name.startswith("study")]
+    assert [load(name).runs for name in web] == [shared] * 5
 
 
 def test_results_md_is_up_to_date(capsys):
@@ -348,30 +354,32 @@ def test_an_interrupted_job_ends_the_command_with_its_exit_code(small, monkeypat
 
 
 def test_sigterm_ends_the_job_with_it_and_the_exit_code_says_go_on(tmp_path):
-    script = f"""
-import subprocess, sys
+    script = tmp_path / "script.py"
+    script.write_text(f"""
+import signal, sys, time
 from pathlib import Path
 from pipeline.reproduce import claim, command
-command.make_jobs = lambda *_, **__: [claim.Job("coupled", "fold-1", Path({str(tmp_path)!r}) / "a", [])]
-command._finished = lambda job: None
-job = '''
-import signal, sys, time
-signal.signal(signal.SIGTERM, lambda *_: (print("saved"), sys.exit(75)))
-print("up", flush=True)
-time.sleep(60)
-'''
-popen = subprocess.Popen
-subprocess.Popen = lambda words, **options: popen([sys.executable, "-c", job], **options)
-command.main(["mq2008", "--data", "."])
-"""
-    process = subprocess.Popen([sys.executable, "-c", script], cwd=ROOT, stderr=subprocess.PIPE, text=True)
+
+def job(overrides, log):
+    signal.signal(signal.SIGTERM, lambda *_: (log.write_text("saved"), sys.exit(75)))
+    log.write_text("up")
+    time.sleep(60)
+
+if __name__ == "__main__":
+    command.make_jobs = lambda *_, **__: [claim.Job("coupled", "fold-1", Path({str(tmp_path)!r}) / "a", [])]
+    command._finished = lambda job: None
+    command.job_main = job
+    command.main(["mq2008", "--data", "."])
+""")
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    process = subprocess.Popen([sys.executable, script], env=environment, stderr=subprocess.PIPE, text=True)
     log = tmp_path / "a.log"
-    while not (log.exists() and "up" in log.read_text()):
+    while not (log.exists() and log.read_text() == "up"):
         assert process.poll() is None, process.stderr.read()
         time.sleep(0.05)
     process.send_signal(signal.SIGTERM)
     assert process.wait(timeout=30) == 75
-    assert log.read_text().endswith("saved\n")
+    assert log.read_text() == "saved"
     assert "the same command goes on" in process.stderr.read()
 
 
@@ -455,3 +463,67 @@ def test_a_value_that_fails_ends_with_code_1(small, monkeypatch, ran):
     arguments = [argument for argument in small if argument != "--tiny"]
     assert run_main(*arguments, "--", "teacher.num_trees=2") == 1
     assert run_main(*small) == 0  # tiny proves nothing, so nothing is held against it
+
+
+# ---------------------------------------------------------------------------------------------------- the study
+
+
+def study_of(tmp_path, values):
+    """A study over 2 folds x 2 seeds whose runs `a`, `b` have these NDCG@10 of 2 queries a fold."""
+    claim = dataclasses.replace(
+        SMALL,
+        axis={"fold": [1, 2], "seed": [0, 1]},
+        runs={"a": [], "b": []},
+        rows={"A": Row("a", "student"), "B": Row("b", "student"), "A - B": Row("a", "student", "teacher")},
+        reference="A",
+        target=0.5,
+    )
+    jobs, results = [], {}
+    for run in claim.runs:
+        results[run] = []
+        for axis in claim.axes:
+            folder = tmp_path / run / f"{axis}"
+            folder.mkdir(parents=True)
+            ndcg = values[run][axis["fold"]][axis["seed"]]
+            lines = [
+                "query_id,num_docs,num_relevant,student/ndcg@10",
+                *(f"q{i},3,1,{v}" for i, v in enumerate(ndcg)),
+            ]
+            (folder / "per_query.csv").write_text("\n".join(lines) + "\n")
+            jobs.append(claims.Job(run, f"{axis}", folder, []))
+            epochs = [{"seconds": 2.0, "vali": 0.4}, {"seconds": 3.0, "vali": 0.5}]
+            facts = {"parameters": 10, "us_per_doc": 0.5, "epochs": epochs}
+            metrics = {"test": {"ndcg@10": {"zero": float(np.mean(ndcg))}}}
+            models = {"student": {**facts, "metrics": metrics}, "teacher": {"us_per_doc": 5.0, "metrics": {}}}
+            results[run].append({"models": models})
+    return claim, jobs, results
+
+
+VALUES = {
+    "a": {1: [[0.1, 0.2], [0.3, 0.4]], 2: [[0.5, 0.5], [0.5, 0.7]]},
+    "b": {1: [[0.2, 0.4], [0.4, 0.6]], 2: [[0.5, 0.7], [0.7, 0.9]]},
+}
+
+
+def test_rows_are_tested_against_the_reference_over_the_queries_of_all_folds(tmp_path):
+    claim, jobs, results = study_of(tmp_path, VALUES)
+    tests = study.paired_rows(claim, jobs, results)
+    assert list(tests) == ["B"]
+    # Means over the seeds: a 0.2, 0.3, 0.5, 0.6; b 0.3, 0.5, 0.6, 0.8.
+    assert tests["B"]["difference"] == pytest.approx(0.15)
+    assert tests["B"]["queries"] == 4
+    assert (tests["B"]["win"], tests["B"]["loss"]) == (4, 0)
+    page = study.study_page(claim, jobs, results)
+    assert "Significantly ahead of it: B" in page  # t = 0.15 / (0.0577 / 2) = 5.2 with 3 degrees of freedom
+    assert "| A | 10 | 0.50 | 0.100 | - | - | 2 | 5.0 | 4/4 |" in page
+    results["b"][3] = None
+    assert study.paired_rows(claim, jobs, results) == {}  # B misses a job
+
+
+def test_with_folds_and_seeds_a_value_is_the_mean_over_the_folds_of_a_seed(tmp_path):
+    claim, _, results = study_of(tmp_path, VALUES)
+    line = next(line for line in make_lines(claim, results) if line.row == "A")
+    assert line.values == pytest.approx([(0.15 + 0.5) / 2, (0.35 + 0.6) / 2])
+    results["a"][0] = None
+    line = next(line for line in make_lines(claim, results) if line.row == "A")
+    assert (line.values, line.verdict) == (pytest.approx([(0.35 + 0.6) / 2]), "INCOMPLETE")

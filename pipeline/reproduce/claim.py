@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.resources
+import itertools
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -24,11 +25,16 @@ class DataNeeds:
     """The files that the user brings."""
 
     name: str
-    get: str  # where they come from, on which terms
+    get: str  # where they come from, on which terms; empty where the program makes them
     files: dict[
         str, str
     ]  # name -> path below --data, or that with .gz, .bz2, .xz; none where data.dir={data}
     overrides: list[str]  # {data}, {fold} and the names of the files are filled in
+
+    @property
+    def brought(self) -> bool:
+        """Whether the user must give --data."""
+        return bool(self.get)
 
     @property
     def how_to_get(self) -> str:
@@ -80,7 +86,9 @@ class Claim:
     title: str
     paper: str
     data: DataNeeds
-    axis: dict[str, list[int]]  # {fold: [1, ...]} or {seed: [0, ...]}: one job for each run and value
+    axis: dict[
+        str, list[int]
+    ]  # {fold: [1, ...]}, {seed: [0, ...]} or both: one job for each run and combination
     overrides: list[str]  # of every job
     runs: dict[str, list[str]]  # name -> further overrides
     rows: dict[str, Row]
@@ -90,6 +98,8 @@ class Claim:
     expected: list[Figure]
     published: list[Figure]
     recorded: Recorded | None  # null: not run
+    reference: str | None = None  # the row that every other one is tested against, query by query
+    target: float | None = None  # of validation NDCG@10 (skip): how long does a row take to it?
 
     @property
     def state(self) -> str:
@@ -98,9 +108,30 @@ class Claim:
         return f"run {self.recorded.date}, {self.recorded.hardware}, {self.recorded.seconds / 60:.0f} minutes"
 
     @property
-    def axis_name(self) -> str:
-        (name,) = self.axis
-        return name
+    def command(self) -> str:
+        return f"scripts/reproduce.sh {self.name}" + (" --data DIR" if self.data.brought else "")
+
+    @property
+    def axes(self) -> list[dict[str, int]]:
+        """Every combination, in the order of the jobs of a run."""
+        return [
+            dict(zip(self.axis, values, strict=True)) for values in itertools.product(*self.axis.values())
+        ]
+
+    @property
+    def extent(self) -> str:
+        """Such as `5 folds x 3 seeds`."""
+        return " x ".join(f"{len(values)} {name}s" for name, values in self.axis.items())
+
+    @property
+    def groups(self) -> list[list[int]]:
+        """Jobs of a run, by number in `axes`, whose mean is one value: the folds of a seed, else each by itself."""
+        axes = self.axes
+        if len(self.axis) == 1:
+            return [[number] for number in range(len(axes))]
+        return [
+            [number for number, axis in enumerate(axes) if axis["seed"] == seed] for seed in self.axis["seed"]
+        ]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -108,7 +139,7 @@ class Job:
     """One process `python -m pipeline`."""
 
     run: str
-    axis: str  # such as fold-1
+    axis: str  # such as fold-1, or fold-1_seed-0
     folder: Path
     overrides: list[str]
 
@@ -196,13 +227,11 @@ def make_jobs(claim: Claim, *, data: Path, out: Path, tiny: bool = False, furthe
     Raises:
       ClaimError: a file is missing; says where the data comes from and how it should lie.
     """
-    (values,) = claim.axis.values()
-    all_axes = [{claim.axis_name: value} for value in values]
-    found = [_files(claim.data, data, axis) for axis in all_axes]
+    found = [_files(claim.data, data, axis) for axis in claim.axes]
     jobs = []
     for run, own in claim.runs.items():
-        for axis, files in zip(all_axes, found, strict=True):
-            label = f"{claim.axis_name}-{axis[claim.axis_name]}"
+        for axis, files in zip(claim.axes, found, strict=True):
+            label = "_".join(f"{name}-{value}" for name, value in axis.items())
             folder = out / claim.name / run / label
             templates = [*claim.data.overrides, *claim.overrides, *own, *(claim.tiny if tiny else [])]
             overrides = [

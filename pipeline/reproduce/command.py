@@ -5,9 +5,10 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+import multiprocessing
+import os
 import shlex
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -16,11 +17,13 @@ from typing import Any, NoReturn
 
 import rich
 
+from pipeline import cli
 from pipeline.artifacts import atomic, write_json
 from pipeline.cli import compose
 from pipeline.config import ConfigError, PublishedData
 from pipeline.data.sources import locate
 from pipeline.reproduce.claim import Claim, ClaimError, Job, load, make_jobs, names
+from pipeline.reproduce.study import study_page
 from pipeline.reproduce.table import make_lines, result_page, results_md, terminal_table
 
 DONE, FAILED, MISTAKE, INTERRUPTED = 0, 1, 2, 75  # exit codes; the last two as of rankdistil
@@ -29,7 +32,7 @@ DONE, FAILED, MISTAKE, INTERRUPTED = 0, 1, 2, 75  # exit codes; the last two as 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="rankdistil-reproduce",
-        usage="%(prog)s NAME --data DIR [--out DIR] [--tiny] [-- HYDRA OVERRIDES]",
+        usage="%(prog)s NAME [--data DIR] [--out DIR] [--tiny] [-- HYDRA OVERRIDES]",
         description="Repeats a comparison of conf/reproduce and holds the results against the expected values. "
         "The same command goes on where it was stopped.",
         epilog="exit codes: 0 done; 1 a job failed, or a value is not within twice its tolerance; 2 a mistake in the "
@@ -75,9 +78,9 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
 
 def _reproduce(options: argparse.Namespace, *, further: list[str], command: list[str]) -> int:
     claim = load(options.name)
-    if options.data is None:
+    if options.data is None and claim.data.brought:
         raise ClaimError(f"--data DIR is missing. {claim.data.how_to_get}")
-    data, out = options.data.absolute(), options.out.absolute()
+    data, out = (options.data or Path()).absolute(), options.out.absolute()
     jobs = make_jobs(claim, data=data, out=out, tiny=options.tiny, further=further)
     if options.tiny:  # shows that it runs; nothing is expected of the numbers
         claim = dataclasses.replace(claim, expected=[])
@@ -129,26 +132,32 @@ def _finished(job: Job) -> Mapping[str, Any] | None:
     return result
 
 
-def _run(job: Job) -> int:
-    """Runs a job to its end; its exit code. Its output goes to FOLDER.log."""
+def job_main(overrides: Sequence[str], log: Path) -> None:
+    """The job of a process that was forked from one that has imported TensorFlow: `rankdistil OVERRIDES`."""
+    os.setsid()  # Ctrl-C goes to the command only
+    with log.open("a") as file:
+        for stream in (1, 2):
+            os.dup2(file.fileno(), stream)
+    sys.argv = ["rankdistil", *overrides]
+    cli.main()
+
+
+def _run(job: Job) -> int | None:
+    """Runs a job to its end in a process of its own; its exit code. Its output goes to FOLDER.log."""
     job.folder.parent.mkdir(parents=True, exist_ok=True)
-    command = [sys.executable, "-m", "pipeline", *job.overrides]
-    with job.log.open("w") as log:
-        log.write(shlex.join(command) + "\n")
-        log.flush()
-        process = subprocess.Popen(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,  # Ctrl-C comes here only
-        )
-        try:
-            return process.wait()
-        except KeyboardInterrupt:
-            process.terminate()  # it keeps the step that it is at
-            process.wait()
-            raise
+    job.log.write_text(shlex.join([sys.executable, "-m", "pipeline", *job.overrides]) + "\n")
+    # Importing takes seconds: the server of the forks does it once. TensorFlow does not run there, so it can fork.
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["pipeline.run", "pipeline.report"])
+    process = context.Process(target=job_main, args=(job.overrides, job.log))
+    process.start()
+    try:
+        process.join()
+    except KeyboardInterrupt:
+        process.terminate()  # it keeps the step that it is at
+        process.join()
+        raise
+    return process.exitcode
 
 
 def reproduce(claim: Claim, jobs: Sequence[Job], *, folder: Path, about: dict[str, Any]) -> int:
@@ -193,9 +202,12 @@ def reproduce(claim: Claim, jobs: Sequence[Job], *, folder: Path, about: dict[st
     }
     write_json(folder / "reproduction.json", {"name": claim.name, "title": claim.title, **about})
     heading = f"`{about['command']}`; {', '.join(about['device'])}; commit {', '.join(about['commit'])}."
+    study = study_page(claim, jobs, results) if claim.reference else ""
     with atomic(folder / "table.md") as temporary:
-        temporary.write_text(result_page(claim, lines, heading=heading))
+        temporary.write_text(result_page(claim, lines, heading=heading, study=study))
     rich.print(terminal_table(lines))
+    if study:
+        print(study)
     print(f"tables: {folder / 'table.md'}, {folder / 'reproduction.json'}")
     for job in failed:
         print(f"failed: {job.run} {job.axis}, see {job.log}", file=sys.stderr)

@@ -31,8 +31,10 @@ class Line:
     row: str
     metric: str
     convention: str
-    values: list[float]  # of the jobs that ended well
-    num_jobs: int
+    values: list[
+        float
+    ]  # of the jobs that ended well; with folds and seeds, the mean over the folds for each seed
+    num_jobs: int  # values that there should be
     expected: Figure | None
     published: list[Figure]
 
@@ -92,9 +94,12 @@ def make_lines(claim: Claim, results: Mapping[str, Sequence[Mapping[str, Any] | 
     lines = []
     for name, metric, convention in keys:
         row = claim.rows[name]
-        found = [
-            measured(result, row, metric, convention) for result in results[row.run] if result is not None
+        of_jobs = [
+            None if result is None else measured(result, row, metric, convention)
+            for result in results[row.run]
         ]
+        groups = claim.groups
+        found = [mean_of([of_jobs[number] for number in group]) for group in groups]
         expected = [
             f for f in claim.expected if (f.row, f.metric, f.convention) == (name, metric, convention)
         ]
@@ -104,12 +109,18 @@ def make_lines(claim: Claim, results: Mapping[str, Sequence[Mapping[str, Any] | 
                 metric=metric,
                 convention=convention,
                 values=[value for value in found if value is not None],
-                num_jobs=len(results[row.run]),
+                num_jobs=len(groups),
                 expected=expected[0] if expected else None,
                 published=[f for f in claim.published if (f.row, f.metric) == (name, metric)],
             )
         )
     return lines
+
+
+def mean_of(values: Sequence[float | None]) -> float | None:
+    """None where a value is missing."""
+    known = [value for value in values if value is not None]
+    return statistics.fmean(known) if len(known) == len(values) else None
 
 
 def measured(result: Mapping[str, Any], row: Row, metric: str, convention: str) -> float | None:
@@ -170,7 +181,7 @@ def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     )
 
 
-def result_page(claim: Claim, lines: Sequence[Line], *, heading: str) -> str:
+def result_page(claim: Claim, lines: Sequence[Line], *, heading: str, study: str = "") -> str:
     """table.md of a run of the comparison."""
     rows = [
         [
@@ -180,8 +191,8 @@ def result_page(claim: Claim, lines: Sequence[Line], *, heading: str) -> str:
         ]
         for line in lines
     ]
-    notes = f"Means over the {claim.axis_name}s. {_VERDICTS} {_CONVENTIONS}"
-    return f"# {claim.title}\n\n{heading}\n\n{markdown(_HEADER, rows)}\n{notes}\n"
+    notes = f"Means over {claim.extent}; sd: between the {list(claim.axis)[-1]}s. {_VERDICTS} {_CONVENTIONS}"
+    return f"# {claim.title}\n\n{heading}\n\n{markdown(_HEADER, rows)}\n{notes}\n{study}"
 
 
 def results_md(claims: Sequence[Claim]) -> str:
@@ -206,12 +217,10 @@ def results_md(claims: Sequence[Claim]) -> str:
             for figure in [*claim.expected, *claim.published]
             if figure.row == name
         ]
-        (values,) = claim.axis.values()
         commit = f", commit {claim.recorded.commit}" if claim.recorded else ""
         parts += [
             f"## {claim.title}\n",
-            f"- {claim.state}{commit}; {len(values)} {claim.axis_name}s\n"
-            f"- `scripts/reproduce.sh {claim.name} --data DIR`\n- {claim.paper}\n",
+            f"- {claim.state}{commit}; {claim.extent}\n- `{claim.command}`\n- {claim.paper}\n",
             markdown(("row", "metric", "value", "sd", "tolerance", "source"), rows),
         ]
     return "\n".join(parts)

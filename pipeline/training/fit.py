@@ -134,6 +134,7 @@ class _Epochs(keras.callbacks.Callback):
             "learning_rate": float(rate.numpy()),  # of the last step
             "steps_per_second": steps_per_second,
             "docs_per_second": docs_per_step * steps_per_second,
+            "seconds": seconds,  # without the validation
         }
         self.history.append(row)
         self.step = 0

@@ -1,0 +1,153 @@
+"""Rows of a comparison against one of them: paired tests over the queries, cost, time to a given NDCG."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from pipeline.evaluation import Comparison, compare, read_per_query
+from pipeline.report.statistics import holm
+from pipeline.reproduce.claim import Claim, Job, Row
+from pipeline.reproduce.table import markdown, measured
+
+_METRIC = "ndcg@10"
+_LEVEL = 0.05
+_TESTS = ("row", "difference", "95 % CI", "p", "p (Holm)", "win/tie/loss")
+_COSTS = (
+    "row", "parameters", "us a document", "of the teacher's", "of the teacher's NDCG@10", "gap closed",
+    "epochs to target", "seconds to target", "reached",
+)  # fmt: skip
+
+Results = Mapping[str, Sequence[Mapping[str, Any] | None]]
+
+
+def study_page(claim: Claim, jobs: Sequence[Job], results: Results) -> str:
+    """The further tables of a comparison with a reference, Markdown."""
+    tests = paired_rows(claim, jobs, results)
+    corrected = _corrected(tests)
+    rows = [
+        [
+            row,
+            _number(test["difference"], "+.4f"),
+            "-" if test["ci95"] is None else "{:+.4f} to {:+.4f}".format(*test["ci95"]),
+            _number(test["p"]),
+            _number(corrected[row]),
+            f"{test['win']}/{test['tie']}/{test['loss']}",
+        ]
+        for row, test in tests.items()
+    ]
+    ahead = [
+        row
+        for row, test in tests.items()
+        if (test["difference"] or 0) > 0 and (p := corrected[row]) is not None and p < _LEVEL
+    ]
+    verdict = (
+        f"Significantly ahead of it: {', '.join(ahead)}." if ahead else "No row is significantly ahead of it."
+    )
+    seeds = ", a query's value its mean over the seeds" if "seed" in claim.axis else ""
+    costs = [[row, *_costs(claim, claim.rows[row], results)] for row in claim.rows]
+    return (
+        f"\n## {_METRIC.upper()} against {claim.reference}\n\n{markdown(_TESTS, rows)}\n"
+        f"Student's paired t-test over the queries with a relevant document{seeds}; Holm over {len(tests)} tests. "
+        f"{verdict}\n\n## Cost, and time to validation NDCG@10 {claim.target} (skip)\n\n"
+        f"{markdown(_COSTS, costs)}\nMedians over the jobs, means of NDCG; seconds are of training alone.\n"
+    )
+
+
+def paired_rows(claim: Claim, jobs: Sequence[Job], results: Results) -> dict[str, Comparison]:
+    """Every row against the reference over the queries of all folds; rows that miss a job are left out."""
+    values = {
+        name: of_row
+        for name, row in claim.rows.items()
+        if row.minus is None and (of_row := _of_queries(claim, row, jobs, results)) is not None
+    }
+    reference = claim.reference
+    if reference not in values:
+        return {}
+    return {
+        name: compare(of_row, values[reference], a=name, b=reference, metric=_METRIC)
+        for name, of_row in values.items()
+        if name != reference
+    }
+
+
+def _of_queries(claim: Claim, row: Row, jobs: Sequence[Job], results: Results) -> np.ndarray | None:
+    """A row's value of each query: the mean over the seeds, one fold after another."""
+    folders = [job.folder for job in jobs if job.run == row.run]
+    of_fold: dict[int, list[np.ndarray]] = {}
+    for axis, folder, result in zip(claim.axes, folders, results[row.run], strict=True):
+        if result is None or row.model not in result["models"]:
+            return None
+        table = read_per_query(folder / "per_query.csv")
+        of_fold.setdefault(axis.get("fold", 0), []).append(table.metrics[row.model][_METRIC])
+    return np.concatenate([np.mean(seeds, axis=0) for seeds in of_fold.values()])
+
+
+def _corrected(tests: Mapping[str, Comparison]) -> dict[str, float | None]:
+    known = {row: p for row, test in tests.items() if (p := test["p"]) is not None}
+    return dict.fromkeys(tests) | dict(zip(known, holm(list(known.values())).tolist(), strict=True))
+
+
+def _costs(claim: Claim, row: Row, results: Results) -> list[str]:
+    found = [result for result in results[row.run] if result is not None and row.model in result["models"]]
+
+    def median(of: Sequence[float | None]) -> float | None:
+        known = [value for value in of if value is not None]
+        return statistics.median(known) if known else None
+
+    def fact(model: str, key: str) -> float | None:
+        return median([result["models"].get(model, {}).get(key) for result in found])
+
+    def quality(model: str) -> float | None:
+        row_of = Row(run=row.run, model=model)
+        values = [measured(result, row_of, _METRIC, claim.convention) for result in found]
+        known = [value for value in values if value is not None]
+        return statistics.fmean(known) if known else None
+
+    if row.minus is not None:
+        return ["-"] * (len(_COSTS) - 1)
+    own, teacher = fact(row.model, "us_per_doc"), fact("teacher", "us_per_doc")
+    ndcg, best = quality(row.model), quality("teacher")
+    least = _baseline(claim, results)
+    reached = [_time_to(claim.target, result["models"][row.model].get("epochs", [])) for result in found]
+    times = [time for time in reached if time is not None]
+    return [
+        _number(fact(row.model, "parameters"), ",.0f"),
+        _number(own, ".2f"),
+        "-" if own is None or teacher is None else f"{own / teacher:.3f}",
+        "-" if ndcg is None or best is None else f"{ndcg / best:.1%}",
+        "-" if ndcg is None or best is None or least is None else f"{(ndcg - least) / (best - least):.0%}",
+        _number(median([epoch for epoch, _ in times]), ".0f"),
+        _number(median([seconds for _, seconds in times]), ".1f"),
+        f"{len(times)}/{len(found)}",
+    ]
+
+
+def _baseline(claim: Claim, results: Results) -> float | None:
+    """Mean NDCG@10 of the first row that is a baseline."""
+    for row in claim.rows.values():
+        if row.model == "baseline" and row.minus is None:
+            values = [
+                measured(result, row, _METRIC, claim.convention)
+                for result in results[row.run]
+                if result is not None
+            ]
+            known = [value for value in values if value is not None]
+            return statistics.fmean(known) if known else None
+    return None
+
+
+def _time_to(target: float | None, epochs: Sequence[Mapping[str, Any]]) -> tuple[int, float | None] | None:
+    """Epochs and seconds until validation NDCG@10 reached the target; None where it never did."""
+    for number, row in enumerate(epochs, start=1):
+        if target is not None and row["vali"] >= target:
+            seconds = [earlier["seconds"] for earlier in epochs[:number]]
+            return number, None if None in seconds else sum(seconds)
+    return None
+
+
+def _number(value: float | None, form: str = ".4f") -> str:
+    return "-" if value is None else format(value, form)
