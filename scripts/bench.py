@@ -18,6 +18,7 @@ SUBCOMMANDS = {
         "bench_loss",
         "the coupled RankDistil loss against tensorflow-ranking's: CPU time, memory, variance",
     ),
+    "variance": ("bench_variance", "the variance of the coupled loss's gradient by estimator"),
     "serve": (
         "bench_serve",
         "scoring raw features: SavedModel, TFLite, ONNX beside LightGBM and lleaves",

@@ -1,6 +1,6 @@
 """Variance of the gradient of the coupled RankDistil loss, by estimator and by how near the student is to its teacher.
 
-Teacher scores are normal with standard deviation 2 nats; a student is `share * teacher + (1 - share) * other normal scores`.
+Teacher scores are normal with standard deviation 2 nats; a student is share * teacher + (1 - share) * others like them.
 The figure is the variance over repeated draws, summed over all scores of a list, mean over the lists.
 """
 
