@@ -81,6 +81,9 @@ class Config:
 
     def __post_init__(self) -> None:
         one_of("stage", self.stage, ("all", *STAGES))
+        for name in ("run_dir", "cache_dir"):
+            path = str(getattr(self, name))
+            check(path.isprintable(), name, repr(path), "a path without line breaks and control characters")
         check(0 <= self.seed < 2**31, "seed", self.seed, "0 <= seed < 2^31")
         check(
             self.train.baseline or not self.evaluate.gate.not_below_baseline,

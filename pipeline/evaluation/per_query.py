@@ -38,7 +38,8 @@ def write_per_query(
     """Writes a row a query: id, list size, number of relevant documents, a cell for each `model/metric`.
 
     Numbers are written in full, so that reading gives the same bits; NaN (no relevant document) is an empty
-    cell. A query id may hold anything printable. An open file needs `newline=""`.
+    cell. A query id may hold anything printable; one that a spreadsheet would take for a formula gets a ' in
+    front, which `read_per_query` takes away. An open file needs `newline=""`.
 
     Raises:
       ValueError: a metric that does not have one value a query.
@@ -57,7 +58,21 @@ def write_per_query(
     table = np.column_stack([np.empty((data.num_queries, 0)), *columns.values()])
     facts = zip(data.query_ids, data.list_sizes, num_relevant.astype(int), table.tolist(), strict=True)
     for query_id, num_docs, relevant, row in facts:
-        writer.writerow([query_id, num_docs, relevant, *("" if v != v else repr(v) for v in row)])
+        writer.writerow([_as_text(query_id), num_docs, relevant, *("" if v != v else repr(v) for v in row)])
+
+
+def _as_text(query_id: str) -> str:
+    """
+    >>> [_as_text(query_id) for query_id in ("q1", "-5", "=1+1", "-x", "'q")]
+    ['q1', '-5', "'=1+1", "'-x", "''q"]
+    """
+    if not query_id.startswith(("=", "+", "-", "@", "'")):
+        return query_id
+    try:
+        float(query_id)
+    except ValueError:
+        return f"'{query_id}"
+    return query_id
 
 
 def read_per_query(file: Path | TextIO) -> PerQuery:
@@ -85,7 +100,7 @@ def read_per_query(file: Path | TextIO) -> PerQuery:
         model, metric = name.split("/", 1)
         metrics.setdefault(model, {})[metric] = np.array([float(row[column] or "nan") for row in rows])
     return PerQuery(
-        query_ids=np.array([row[0] for row in rows], dtype=np.str_),
+        query_ids=np.array([row[0].removeprefix("'") for row in rows], dtype=np.str_),
         num_docs=np.array([int(row[1]) for row in rows], dtype=np.int64),
         num_relevant=np.array([int(row[2]) for row in rows], dtype=np.int64),
         metrics=metrics,
