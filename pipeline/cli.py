@@ -109,7 +109,7 @@ def _run(config: Config) -> None:
         TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
-        TextColumn("epochs, validation NDCG@10 {task.fields[ndcg]:.4f}"),
+        TextColumn("{task.fields[unit]}"),
         TimeRemainingColumn(),
         disable=not sys.stderr.isatty(),
         console=rich.console.Console(stderr=True),
@@ -118,12 +118,18 @@ def _run(config: Config) -> None:
 
         def progress(model: str, row: dict[str, Any], epochs: int) -> None:
             if model not in tasks:
-                tasks[model] = bars.add_task(f"training {model}", total=epochs, ndcg=0.0)
-            bars.update(tasks[model], completed=row["epoch"], ndcg=row["vali"]["ndcg@10"])
+                tasks[model] = bars.add_task(f"training {model}", total=epochs, unit="")
+            ndcg = row["vali"]["ndcg@10"]
+            bars.update(tasks[model], completed=row["epoch"], unit=f"epochs, validation NDCG@10 {ndcg:.4f}")
+
+        def scored(what: str, done: int, total: int) -> None:
+            if what not in tasks:
+                tasks[what] = bars.add_task(what, total=total, unit="documents")
+            bars.update(tasks[what], completed=done)
 
         command = shlex.join(["rankdistil", *sys.argv[1:]])
         try:
-            run = Run(config, command=command, progress=progress)
+            run = Run(config, command=command, progress=progress, scored=scored)
             with _claimed(config) if run.chief else contextlib.nullcontext():
                 if run.chief:
                     log.info("to do: %s", _plan(run.plan()))

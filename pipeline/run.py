@@ -19,7 +19,7 @@ import tf_keras as keras
 
 from pipeline import student as student_losses
 from pipeline.artifacts import Store, atomic, fingerprint, write_json
-from pipeline.config import Config, LambdaMARTTeacher, RunFileTeacher
+from pipeline.config import Config
 from pipeline.data import RankingData
 from pipeline.data.check import describe, describe_unlabelled, summary
 from pipeline.data.packing import PackedBatches
@@ -34,9 +34,9 @@ from pipeline.metrics import NoRelevant, Ties, summarise
 from pipeline.models.networks import Scorer
 from pipeline.models.scorer import Score, build_scorer, num_parameters
 from pipeline.teacher.augment import synthetic_lists
-from pipeline.teacher.lambdamart import LambdaMART, fit_lambdamart
-from pipeline.teacher.run_file import read_scores
+from pipeline.teacher.lambdamart import LambdaMART
 from pipeline.teacher.scores import transform_scores
+from pipeline.teacher.stage import Progress, TeacherStage
 from pipeline.tracking import Trackers, events_folder, open_trackers, track_epoch, track_result
 from pipeline.training.fit import MONITOR, Interrupted, choose_jit, fit, load_history, load_weights
 from pipeline.training.step import ListLoss
@@ -45,7 +45,6 @@ from pipeline.training.strategy import is_chief, make_strategy
 __all__ = ["Interrupted", "Run"]
 
 _UNLABELLED = ("unlabelled", "unlabelled_queries")  # options of data that do not change the splits
-_NOT_OF_TEACHER = ("scores", "unlabelled", "synthetic_lists")  # nor these what the teacher says about them
 
 log = logging.getLogger(__name__)
 
@@ -57,6 +56,7 @@ class Run:
       config: checked options.
       command: how it was started, for result.json.
       progress: called with (model, row of the history, number of epochs) after each epoch.
+      scored: called with (what, documents so far, number of documents) while the teacher scores.
     """
 
     def __init__(
@@ -65,8 +65,9 @@ class Run:
         *,
         command: str = "",
         progress: Callable[[str, dict[str, Any], int], None] = lambda model, row, epochs: None,
+        scored: Callable[[str, int, int], None] = lambda what, done, total: None,
     ) -> None:
-        self.config, self.command, self.progress = config, command, progress
+        self.config, self.command, self.progress, self.scored = config, command, progress, scored
         # First: several workers must make it before TensorFlow runs anything.
         self.strategy = make_strategy(config.train.strategy, tpu=config.train.tpu)
         self.store = Store(config.cache_dir)
@@ -80,6 +81,7 @@ class Run:
         self.losses = ["student", "baseline"] if config.train.baseline else ["student"]
         for model in self.losses:
             self._loss(model, num_steps=1)
+        _ = self.teacher
 
     def _loss(self, model: str, num_steps: int) -> ListLoss:
         if model == "student":
@@ -94,7 +96,7 @@ class Run:
         return key | {name: self.store.digest(path) for name, path in input_files(self.config.data).items()}
 
     @property
-    def _data_name(self) -> str:
+    def data_name(self) -> str:
         return self.store.path("data", self._data_key).name
 
     @functools.cached_property
@@ -118,7 +120,11 @@ class Run:
 
     @property
     def _features_key(self) -> dict[str, Any]:
-        return {"data": self._data_name, "transform": dataclasses.asdict(self.config.data.transform)}
+        return {"data": self.data_name, "transform": dataclasses.asdict(self.config.data.transform)}
+
+    @property
+    def features_name(self) -> str:
+        return self.store.path("features", self._features_key).name
 
     @functools.cached_property
     def _unlabelled_key(self) -> dict[str, Any] | None:
@@ -126,7 +132,7 @@ class Run:
         if not self.config.has_unlabelled:
             return None
         return {
-            "data": self._data_name,
+            "data": self.data_name,
             "queries": getattr(config, "unlabelled_queries", None),
             "file": self._digest(getattr(config, "unlabelled", None)),
         }
@@ -168,48 +174,10 @@ class Run:
 
     # --------------------------------------------------------------------------------------------- teacher
 
-    @property
-    def _teacher_key(self) -> dict[str, Any]:
-        return {"data": self._data_name, "teacher": _without(self.config.teacher, *_NOT_OF_TEACHER)}
-
     @functools.cached_property
-    def _scores_key(self) -> dict[str, Any]:
-        key = self._teacher_key
-        if not isinstance(self.config.teacher, LambdaMARTTeacher):
-            files = {split: Path(getattr(self.config.teacher, split)) for split in SPLITS}
-            key["teacher"] |= {split: self.store.digest(path) for split, path in files.items()}
-        return key
-
-    @functools.cached_property
-    def teacher(self) -> LambdaMART | None:
-        """The teacher's model; None where its scores come from files."""
-        config = self.config.teacher
-        if not isinstance(config, LambdaMARTTeacher):
-            return None
-        make = functools.partial(fit_lambdamart, config, self.data["train"], self.data["vali"])
-        return LambdaMART(self.store.get("teacher", self._teacher_key, make))
-
-    @functools.cached_property
-    def scores_folder(self) -> Path:
-        """Raw teacher scores of each split, float64 [docs], aligned with `data`."""
-        config = self.config.teacher
-
-        def make(folder: Path) -> None:
-            for split, data in self.data.items():
-                if isinstance(config, LambdaMARTTeacher):
-                    assert self.teacher is not None
-                    scores = self.teacher(data.features, data.offsets)
-                else:
-                    path = Path(getattr(config, split))
-                    scores = read_scores(path, data)
-                    self.store.check_unchanged(path, self._scores_key["teacher"][split])
-                np.save(folder / f"{split}.npy", scores)
-
-        return self.store.get("scores", self._scores_key, make)
-
-    def teacher_scores(self, split: str) -> np.ndarray:
-        scores: np.ndarray = np.load(self.scores_folder / f"{split}.npy", allow_pickle=False)
-        return scores
+    def teacher(self) -> TeacherStage:
+        progress = Progress(epoch=self.progress, scored=self.scored)
+        return TeacherStage(self.config.teacher, self.config.train, self, progress)
 
     @functools.cached_property
     def _lists_key(self) -> dict[str, Any] | None:
@@ -217,8 +185,8 @@ class Run:
         if self._unlabelled_key is None and not num_synthetic:
             return None
         return {
-            "features": self.store.path("features", self._features_key).name,
-            "scores": self.store.path("scores", self._scores_key).name,
+            "features": self.features_name,
+            "scores": self.store.path("scores", self.teacher.scores_key).name,
             "unlabelled": self._unlabelled_key,
             "unlabelled_scores": self._digest(getattr(self.config.teacher, "unlabelled", None)),
             "synthetic_lists": num_synthetic,
@@ -233,25 +201,18 @@ class Run:
             return None
 
         def make(folder: Path) -> None:
-            parts = [(self.data["train"], self.teacher_scores("train"))]
+            parts = [(self.data["train"], self.teacher.scores("train"))]
             if unlabelled is not None:
                 lists = RankingData.load(unlabelled)
-                parts.append((lists, self._score(lists)))
+                parts.append((lists, self.teacher.score(lists)))
             if key["synthetic_lists"]:
-                assert self.teacher is not None
-                lists = synthetic_lists(
-                    self.teacher.members, self.data["train"], per_list=key["synthetic_lists"]
-                )
-                parts.append((lists, self._score(lists)))
+                model = self.teacher.model
+                assert isinstance(model, LambdaMART)
+                lists = synthetic_lists(model.members, self.data["train"], per_list=key["synthetic_lists"])
+                parts.append((lists, self.teacher.score(lists)))
             student_losses.join_lists(parts, Transform.load(self.features_folder), folder)
 
         return self.store.get("lists", key, make)
-
-    def _score(self, lists: RankingData) -> np.ndarray:
-        """Raw teacher scores [docs] of lists in no split, by the teacher's model, else from its file."""
-        if self.teacher is not None:
-            return self.teacher(lists.features, lists.offsets)
-        return read_scores(Path(cast(RunFileTeacher, self.config.teacher).unlabelled or ""), lists)
 
     def _digest(self, path: str | None) -> str | None:
         return None if path is None else self.store.digest(Path(path))
@@ -259,7 +220,7 @@ class Run:
     def training_lists(self) -> tuple[RankingData, np.ndarray]:
         """What the student learns from, and the transformed teacher scores, float32 [docs]."""
         folder, train = self.lists_folder, self.transformed("train")
-        scores = self.teacher_scores("train")
+        scores = self.teacher.scores("train")
         num_judged = train.num_queries
         if folder is not None:
             train, scores = RankingData.load(folder), np.load(folder / "teacher.npy", allow_pickle=False)
@@ -282,8 +243,8 @@ class Run:
         if model == "baseline":  # whatever the student's loss: a sweep over it trains the baseline once
             loss = {"label_loss": loss["label_loss"]}
         return {
-            "features": self.store.path("features", self._features_key).name,
-            "scores": self.store.path("scores", self._scores_key).name if model == "student" else None,
+            "features": self.features_name,
+            "scores": self.store.path("scores", self.teacher.scores_key).name if model == "student" else None,
             "lists": self._lists_key if model == "student" else None,
             "transform_scores": dataclasses.asdict(config.teacher.scores) if model == "student" else None,
             "student": dataclasses.asdict(config.student),
@@ -352,12 +313,12 @@ class Run:
     def evaluate(self) -> dict[str, Any]:
         """result.json as a dict; also writes per_query.csv and tells the trackers."""
         scores: dict[str, dict[str, np.ndarray]] = {
-            "teacher": {split: self.teacher_scores(split) for split in ("vali", "test")}
+            "teacher": {split: self.teacher.scores(split) for split in ("vali", "test")}
         }
         models: dict[str, dict[str, Any]] = {
             "teacher": {
-                "parameters": self.teacher.num_parameters if self.teacher else None,
-                **_latency(self.teacher, self.data["test"].features),
+                "parameters": None if self.teacher.model is None else self.teacher.model.num_parameters,
+                **_latency(self.teacher.model, self.data["test"].features),
             }
         }
         for model in self.losses:
@@ -438,11 +399,9 @@ class Run:
         """
         artifacts: dict[str, list[tuple[str, str, dict[str, Any]]]] = {
             "data": [("data", "data", self._data_key), ("features", "features", self._features_key)],
-            "teacher": [("scores", "scores", self._scores_key)],
+            "teacher": self.teacher.artifacts(),
             "student": [(model, "student", self._student_key(model)) for model in self.losses],
         }
-        if isinstance(self.config.teacher, LambdaMARTTeacher):
-            artifacts["teacher"].insert(0, ("teacher", "teacher", self._teacher_key))
         if self._unlabelled_key is not None:
             artifacts["data"].append(("unlabelled", "unlabelled", self._unlabelled_key))
         if self._lists_key is not None:
@@ -475,7 +434,7 @@ class Run:
                 if stage == "data":
                     _ = self.features_folder, self.unlabelled_folder
                 elif stage == "teacher":
-                    _ = self.scores_folder, self.lists_folder
+                    _ = self.teacher.scores_folder, self.lists_folder
                 elif stage == "student":
                     for model in self.losses:
                         self.trained(model)

@@ -92,6 +92,8 @@ def test_values_arrive():
         ("student.hidden=[]", "student.hidden"),
         ("seed=-1", "seed=-1"),
         ("teacher.members=3", "members differ in what they sample"),
+        ("teacher=ensemble", "teacher.members is not set"),
+        ("student.input_noise=-1", "student.input_noise=-1"),
         ("stage=teech", r"did you mean teacher\?"),
         ("evaluate.no_relevant=half", "available: one, skip, zero"),
         ("train.profile=[3,2]", r"train.profile=\[3, 2\] is not possible"),
@@ -122,3 +124,33 @@ def test_hydra_rejects_an_unknown_key_without_plus():
 def test_stage_names_the_last_one():
     assert composed("stage=teacher").stages() == ("data", "teacher")
     assert composed().stages() == ("data", "teacher", "student", "evaluate", "export")
+
+
+def test_members_of_an_ensemble_are_teachers(tmp_path):
+    def members(*values):
+        return composed("teacher=ensemble", f"teacher.members=[{','.join(values)}]")
+
+    config = members("lambdamart", "{name: mlp, hidden: [4], seed: 3}")
+    assert [member.name for member in config.teacher.members] == ["lambdamart", "mlp"]
+    assert config.teacher.members[1].hidden == [4]
+    assert config.plain()["teacher"]["members"][1]["seed"] == 3
+    for wrong, message in (
+        (["lambdamart"], "at least two"),
+        (["lambdamart", "mpl"], r"teacher\.members\[1\]=mpl is unknown: did you mean mlp"),
+        (["mlp", "ensemble"], r"members\[1\]=ensemble is unknown"),
+        (["mlp", "{name: mlp, hiden: [3]}"], r"members\[1\].hiden is unknown: did you mean hidden"),
+        (["mlp", "{name: mlp, scores: {scale: 2}}"], "give teacher.scores"),
+        (["mlp", "{name: lambdamart, synthetic_lists: 1}"], "synthetic_lists=1"),
+        (["mlp", str(tmp_path)], "the folder of a finished run"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            members(*wrong)
+
+
+def test_a_network_as_teacher_names_its_own_options():
+    with pytest.raises(ConfigError, match=r"teacher\.hidden=\[\]"):
+        composed("teacher=mlp", "teacher.hidden=[]")
+    with pytest.raises(ConfigError, match=r"teacher\.epochs=0"):
+        composed("teacher=attention", "teacher.epochs=0")
+    with pytest.raises(ConfigError, match=r"teacher\.path=/no/model"):
+        composed("teacher=saved_model", "teacher.path=/no/model")

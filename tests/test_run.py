@@ -12,6 +12,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 import pipeline.run as run_module
 from pipeline.run import Run
+from pipeline.teacher import stage as teacher_stage
 from tests.conftest import ROOT, tiny_config
 
 MODELS = ("teacher", "baseline", "student")
@@ -129,7 +130,7 @@ def test_another_temperature_trains_neither_teacher_nor_baseline_again(first, ti
         raise AssertionError("the teacher was trained again")
 
     monkeypatch.setattr(run_module, "fit", counted)
-    monkeypatch.setattr(run_module, "fit_lambdamart", never)
+    monkeypatch.setattr(teacher_stage, "fit_lambdamart", never)
     other = Run(tiny("loss.temperature=3", run="temperature"))()
     assert len(trained) == 1
     assert other["models"]["student"]["metrics"] != result["models"]["student"]["metrics"]
@@ -195,7 +196,7 @@ def test_scores_made_elsewhere_teach_as_the_teacher_itself_does(first, tiny, tmp
     overrides = ["teacher=run_file"]
     scores = Run(config)
     for split in ("train", "vali", "test"):
-        np.save(tmp_path / f"{split}.npy", scores.teacher_scores(split))
+        np.save(tmp_path / f"{split}.npy", scores.teacher.scores(split))
         overrides.append(f"teacher.{split}={tmp_path / split}.npy")
     other = Run(tiny(*overrides, run="run_file"))()
     for model in MODELS:
@@ -232,7 +233,7 @@ def test_a_damaged_student_is_made_again_to_the_same_numbers(first, tiny, caplog
 
 def test_layers_import_only_what_stands_above_them():
     order = [
-        "config", "artifacts", "data", "losses", "metrics", "tracking", "models", "teacher", "training", "student",
+        "config", "artifacts", "data", "losses", "metrics", "tracking", "models", "training", "teacher", "student",
         "evaluation", "report", "export", "rank", "run", "sweep", "cli", "reproduce",
     ]  # fmt: skip
     for path in (ROOT / "pipeline").rglob("*.py"):

@@ -31,16 +31,19 @@ def write_letor(path, lists, label):
 
 def test_only_the_student_learns_from_them(tiny, monkeypatch):
     plain = Run(tiny("train.epochs=1", run="plain"))
-    made = (plain.features_folder, plain.scores_folder)
+    made = (plain.features_folder, plain.teacher.scores_folder)
     monkeypatch.setattr(run_module, "fit_lambdamart", never)
     run = Run(tiny("train.epochs=1", "data.unlabelled_queries=8", "loss.label_weight=0.5", run="more"))
-    assert (run.features_folder, run.scores_folder) == made  # all that the baseline's artifact depends on
+    assert (
+        run.features_folder,
+        run.teacher.scores_folder,
+    ) == made  # all that the baseline's artifact depends on
     lists, teacher = run.training_lists()
     judged = run.data["train"].num_docs
     raw = run_module.RankingData.load(run.unlabelled_folder)
     assert lists.num_queries == 24 + 8
     assert run._unlabelled_facts() == {"unlabelled": {"queries": 8, "docs": raw.num_docs}}
-    np.testing.assert_allclose(teacher[judged:], run.teacher(raw.features), rtol=1e-6)
+    np.testing.assert_allclose(teacher[judged:], run.teacher.model(raw.features), rtol=1e-6)
     assert np.isfinite(load_history(run.trained("student"))["epochs"][0]["loss"])
 
 
@@ -58,9 +61,9 @@ def test_a_file_of_them_whatever_its_labels_and_scores_made_elsewhere(tiny, tmp_
     assert got.fingerprint == expected.fingerprint
     np.testing.assert_array_equal(scores, expected_scores)
     for split in embedded.data:
-        np.save(tmp_path / f"{split}.npy", embedded.teacher_scores(split))
+        np.save(tmp_path / f"{split}.npy", embedded.teacher.scores(split))
         overrides.append(f"teacher.{split}={tmp_path / split}.npy")
-    np.save(tmp_path / "u.npy", embedded.teacher(lists.features))
+    np.save(tmp_path / "u.npy", embedded.teacher.model(lists.features))
     overrides += ["teacher=run_file", f"teacher.unlabelled={tmp_path / 'u.npy'}"]
     got, scores = Run(tiny(*overrides, run="run_file")).training_lists()
     assert got.fingerprint == expected.fingerprint
@@ -78,5 +81,5 @@ def test_synthetic_lists_come_last_and_are_scored_by_the_teacher(tiny, monkeypat
     assert lists.list_sizes.tolist() == train.list_sizes.tolist() * 3
     np.testing.assert_array_equal(lists.features[: train.num_docs], train.features)
     np.testing.assert_array_equal(all_scores[: train.num_docs], scores)
-    raw = synthetic_lists(run.teacher.members, run.data["train"], per_list=2)
-    np.testing.assert_allclose(all_scores[train.num_docs :], 2 * run.teacher(raw.features), rtol=1e-6)
+    raw = synthetic_lists(run.teacher.model.members, run.data["train"], per_list=2)
+    np.testing.assert_allclose(all_scores[train.num_docs :], 2 * run.teacher.model(raw.features), rtol=1e-6)

@@ -34,7 +34,17 @@ from pipeline.config.student import (
     MLPStudent,
     NetworkConfig,
 )
-from pipeline.config.teacher import LambdaMARTTeacher, RunFileTeacher, ScoresConfig
+from pipeline.config.teacher import (
+    AttentionTeacher,
+    EnsembleTeacher,
+    LambdaMARTTeacher,
+    MLPTeacher,
+    NeuralTraining,
+    RunFileTeacher,
+    SavedModelTeacher,
+    ScoresConfig,
+    StudentTeacher,
+)
 from pipeline.config.tracking import TrackingConfig
 from pipeline.config.training import EvaluateConfig, GateConfig, LossConfig, TrainConfig
 
@@ -43,11 +53,13 @@ __all__ = [
     "STAGES",
     "AttentionNetwork",
     "AttentionStudent",
+    "AttentionTeacher",
     "Config",
     "ConfigError",
     "DCNNetwork",
     "DCNStudent",
     "DataConfig",
+    "EnsembleTeacher",
     "EvaluateConfig",
     "ExportConfig",
     "GateConfig",
@@ -60,13 +72,17 @@ __all__ = [
     "LossConfig",
     "MLPNetwork",
     "MLPStudent",
+    "MLPTeacher",
     "MSLRWeb10KData",
     "MSLRWeb30KData",
     "NetworkConfig",
+    "NeuralTraining",
     "PublishedData",
     "RunFileTeacher",
+    "SavedModelTeacher",
     "ScoresConfig",
     "StudentConfig",
+    "StudentTeacher",
     "SyntheticData",
     "TFDSData",
     "TeacherConfig",

@@ -29,7 +29,16 @@ from pipeline.config.data import (
 )
 from pipeline.config.export import ExportConfig
 from pipeline.config.student import AttentionStudent, DCNStudent, LinearStudent, MLPStudent
-from pipeline.config.teacher import LambdaMARTTeacher, RunFileTeacher
+from pipeline.config.teacher import (
+    AttentionTeacher,
+    EnsembleTeacher,
+    LambdaMARTTeacher,
+    MLPTeacher,
+    RunFileTeacher,
+    SavedModelTeacher,
+    ScoresConfig,
+    StudentTeacher,
+)
 from pipeline.config.tracking import TrackingConfig
 from pipeline.config.training import EvaluateConfig, LossConfig, TrainConfig
 
@@ -39,7 +48,15 @@ STAGES = ("data", "teacher", "student", "evaluate", "export")
 COMMON_LOSS_OPTIONS = ("name", "label_loss", "label_weight", "label_schedule", "label_weight_end")
 
 DataConfig = SyntheticData | LetorData | PublishedData | TFDSData
-TeacherConfig = LambdaMARTTeacher | RunFileTeacher
+TeacherConfig = (
+    LambdaMARTTeacher
+    | AttentionTeacher
+    | MLPTeacher
+    | EnsembleTeacher
+    | SavedModelTeacher
+    | RunFileTeacher
+    | StudentTeacher
+)
 StudentConfig = LinearStudent | MLPStudent | DCNStudent | AttentionStudent
 
 CHOICES: dict[str, dict[str, type]] = {
@@ -54,7 +71,15 @@ CHOICES: dict[str, dict[str, type]] = {
         "yahoo": YahooData,
         "tfds": TFDSData,
     },
-    "teacher": {"lambdamart": LambdaMARTTeacher, "run_file": RunFileTeacher},
+    "teacher": {
+        "lambdamart": LambdaMARTTeacher,
+        "attention": AttentionTeacher,
+        "mlp": MLPTeacher,
+        "ensemble": EnsembleTeacher,
+        "saved_model": SavedModelTeacher,
+        "run_file": RunFileTeacher,
+        "student": StudentTeacher,
+    },
     "student": {
         "linear": LinearStudent,
         "mlp": MLPStudent,
@@ -142,6 +167,21 @@ def _build(cls: type, values: dict[str, Any], where: str) -> Any:
         raise ConfigError(f"{where}.{error.full_key}: {str(error).splitlines()[0]}") from None
 
 
+def _member(number: int, value: Any) -> TeacherConfig:
+    """A member of an ensemble: the name of a teacher, a finished run's folder, or options."""
+    where, choices = f"teacher.members[{number}]", CHOICES["teacher"]
+    if isinstance(value, str) and value not in choices and Path(value).is_dir():
+        value = {"name": "student", "run": value}
+    options = value if isinstance(value, dict) else {"name": value}
+    name = str(options.get("name"))
+    one_of(where, name, [choice for choice in choices if choice != "ensemble"])
+    member: TeacherConfig = _build(choices[name], options, where)
+    check(member.scores == ScoresConfig(), f"{where}.scores", "...", "it has no effect; give teacher.scores")
+    synthetic = getattr(member, "synthetic_lists", 0)
+    check(synthetic == 0, f"{where}.synthetic_lists", synthetic, "only a tree teacher by itself draws lists")
+    return member
+
+
 def from_composed(composed: omegaconf.DictConfig) -> Config:
     """The checked Config of a composed Hydra config.
 
@@ -159,6 +199,9 @@ def from_composed(composed: omegaconf.DictConfig) -> Config:
         name = values[group].get("name")
         one_of(f"{group}", str(name), choices)
         groups[group] = _build(choices[name], values[group], group)
+    if isinstance(groups["teacher"], EnsembleTeacher):
+        members = [_member(number, value) for number, value in enumerate(groups["teacher"].members)]
+        groups["teacher"] = dataclasses.replace(groups["teacher"], members=members)
     loss = dict(values["loss"])
     common = {key: loss.pop(key, None) for key in COMMON_LOSS_OPTIONS}
     for key in ("label_weight", "label_weight_end"):

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from typing import Any, ClassVar
 
 import omegaconf
 
 from pipeline.config.checks import check, one_of
+from pipeline.config.student import AttentionNetwork, MLPNetwork
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,3 +93,118 @@ class RunFileTeacher:
             check(Path(path).is_file(), f"teacher.{split}", path, "no such file")
         if self.unlabelled is not None:
             check(Path(self.unlabelled).is_file(), "teacher.unlabelled", self.unlabelled, "no such file")
+
+
+@dataclasses.dataclass(frozen=True)
+class NeuralTraining:
+    """How a network is trained on labels, by the code that trains students, under the run's `train.strategy`."""
+
+    group: ClassVar[str] = "teacher"
+
+    seed: int = 0  # of the teacher alone; `seed` is the run's
+    label_loss: str = "softmax"  # the names of loss.label_loss
+    epochs: int = 30  # at most; the one with the best validation NDCG@10 is kept
+    lists_per_batch: int = 16  # over all replicas together
+    learning_rate: float = 1e-3
+    schedule: str = "cosine"  # of the learning rate: constant, cosine
+    weight_decay: float = 0.0  # decoupled (AdamW)
+    patience: int = 0  # epochs without a better validation NDCG@10 before the end; 0: run all epochs
+    scores: ScoresConfig = dataclasses.field(default_factory=ScoresConfig)
+
+    def _check_training(self) -> None:
+        for key in ("epochs", "lists_per_batch"):
+            check(getattr(self, key) >= 1, f"teacher.{key}", getattr(self, key), "at least 1")
+        check(0 <= self.seed < 2**31, "teacher.seed", self.seed, "0 <= seed < 2^31")
+        check(self.learning_rate > 0, "teacher.learning_rate", self.learning_rate, "a number > 0")
+        one_of("teacher.schedule", self.schedule, ("constant", "cosine"))
+        check(self.weight_decay >= 0, "teacher.weight_decay", self.weight_decay, "at least 0")
+        check(self.patience >= 0, "teacher.patience", self.patience, "at least 0")
+
+
+@dataclasses.dataclass(frozen=True)
+class MLPTeacher(NeuralTraining, MLPNetwork):
+    name: str = "mlp"
+    hidden: list[int] = dataclasses.field(default_factory=lambda: [256, 128, 64])
+    batch_norm: bool = True
+    dropout: float = 0.3
+
+    def __post_init__(self) -> None:
+        self._check_training()
+        MLPNetwork.__post_init__(self)
+
+
+@dataclasses.dataclass(frozen=True)
+class AttentionTeacher(NeuralTraining, AttentionNetwork):
+    """DASALC. The published sizes are in conf/experiment/dasalc_web30k.yaml."""
+
+    name: str = "attention"
+    hidden: list[int] = dataclasses.field(default_factory=lambda: [128, 128])
+    batch_norm: bool = True
+    dropout: float = 0.4
+    input_batch_norm: bool = True
+    input_noise: float = 0.5
+    attention_layers: int = 2
+    heads: int = 2
+    head_size: int = 32
+
+    def __post_init__(self) -> None:
+        self._check_training()
+        AttentionNetwork.__post_init__(self)
+
+
+@dataclasses.dataclass(frozen=True)
+class SavedModelTeacher:
+    """A model on raw features: a SavedModel folder with a signature, or a Keras file (.keras).
+
+    It is called with one list at a time, so that it may be listwise. A SavedModel is a program: load none from people
+    that you do not trust.
+    """
+
+    name: str = "saved_model"
+    path: str = omegaconf.MISSING
+    signature: str | None = None  # null: rank_lists if it has that, else serving_default
+    scores: ScoresConfig = dataclasses.field(default_factory=ScoresConfig)
+
+    def __post_init__(self) -> None:
+        path = Path(self.path)
+        allowed = "a SavedModel folder, or a .keras file"
+        check((path / "saved_model.pb").is_file() or path.is_file(), "teacher.path", path, allowed)
+        check(path.is_dir() or path.suffix == ".keras", "teacher.path", path, allowed)
+        check(
+            path.is_dir() or self.signature is None,
+            "teacher.signature",
+            self.signature,
+            "a .keras file has none",
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class StudentTeacher:
+    """Born-again networks (Furlanello et al., ICML 2018): the student of a finished run teaches the next one."""
+
+    name: str = "student"
+    run: str = omegaconf.MISSING  # its folder
+    scores: ScoresConfig = dataclasses.field(default_factory=ScoresConfig)
+
+    def __post_init__(self) -> None:
+        run = Path(self.run)
+        check(
+            (run / "result.json").is_file() and (run / "student" / "saved_model.pb").is_file(),
+            "teacher.run",
+            run,
+            "the folder of a finished run with result.json and student/; mend: run it with stage=all and saved_model "
+            "among export.formats",
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class EnsembleTeacher:
+    """The mean of the members' scores, each with mean 0 and standard deviation 1 within its list."""
+
+    name: str = "ensemble"
+    # Each the name of a teacher, the folder of a finished run (its student), or a teacher's options with its name.
+    members: list[Any] = omegaconf.MISSING
+    scores: ScoresConfig = dataclasses.field(default_factory=ScoresConfig)
+
+    def __post_init__(self) -> None:
+        check(len(self.members) >= 2, "teacher.members", self.members, "at least two")

@@ -72,11 +72,10 @@ class LambdaMART:
         paths = sorted(folder.glob("member-*.txt"))
         self.members = [lightgbm.Booster(model_file=path) for path in paths]
 
-    @property
-    def num_parameters(self) -> int:
-        """Split thresholds and leaf values."""
         trees = (tree for member in self.members for tree in member.dump_model()["tree_info"])
-        return sum(2 * tree["num_leaves"] - 1 for tree in trees)
+        self.num_parameters: int | None = sum(
+            2 * tree["num_leaves"] - 1 for tree in trees
+        )  # thresholds, leaves
 
     @property
     def num_trees(self) -> int:

@@ -16,7 +16,9 @@ def read_scores(path: Path, data: RankingData) -> np.ndarray:
     Args:
       path: `.npy`: numbers [docs] in the order of the rows. Anything else: a TREC run, lines of
         `query_id Q0 document rank score tag`, in any order, where document is the number of the row within its
-        query, counted from 0 or from 1 throughout the file. The rank is not looked at.
+        query, counted from 0 or from 1 throughout the file. The rank is not looked at. Where a qrels file lies beside
+        (`trec_qrel.txt` beside `trec_run.txt`, as in RD-Suite; lines of `query_id 0 document label`), documents may
+        have any names: the n-th line of a query there is the n-th row of the query, which the labels must bear out.
       data: the split that was scored.
 
     Returns:
@@ -44,6 +46,8 @@ def _read_npy(path: Path, data: RankingData) -> np.ndarray:
 
 
 def _read_trec(path: Path, data: RankingData) -> np.ndarray:
+    qrels = path.with_name(path.name.replace("run", "qrel"))
+    named = _read_qrels(qrels, data) if qrels != path and qrels.is_file() else None
     first_row = {query: int(start) for query, start in zip(data.query_ids, data.offsets[:-1], strict=True)}
     queries: list[str] = []
     documents: list[int] = []
@@ -62,19 +66,24 @@ def _read_trec(path: Path, data: RankingData) -> np.ndarray:
             if query not in first_row:
                 raise ValueError(f"{path}:{number}: query {query!r} is not in the data")
             try:
-                row, score = int(document), float(value)
+                row = int(document) if named is None else named[query].get(document, -1)
+                score = float(value)
             except ValueError:
                 raise ValueError(
                     f"{path}:{number}: document {document!r}, score {value!r}; mend: the document is the number of "
                     "its row within the query, the score a number"
                 ) from None
+            if row < 0:
+                raise ValueError(
+                    f"{path}:{number}: document {document!r} of query {query!r} is not in {qrels}"
+                )
             if not math.isfinite(score):
                 raise ValueError(f"{path}:{number}: score {value!r} is not a finite number")
             queries.append(query)
             documents.append(row)
             values.append(score)
             lines.append(number)
-    base = min(documents, default=0)
+    base = 0 if named is not None else min(documents, default=0)
     if base not in (0, 1):
         raise ValueError(f"{path}: the smallest document number is {base}; mend: count rows from 0 or from 1")
     sizes = dict(zip(data.query_ids, data.list_sizes, strict=True))
@@ -97,3 +106,31 @@ def _read_trec(path: Path, data: RankingData) -> np.ndarray:
             f"{missing[0] - data.offsets[list_number] + base} of query {str(data.query_ids[list_number])!r}"
         )
     return scores
+
+
+def _read_qrels(path: Path, data: RankingData) -> dict[str, dict[str, int]]:
+    """The row within its query of each document name: {query: {document: row}}."""
+    named: dict[str, dict[str, int]] = {query: {} for query in data.query_ids.tolist()}
+    labels: dict[str, list[float]] = {query: [] for query in named}
+    with path.open(encoding="utf-8") as file:
+        for number, line in enumerate(file, 1):
+            fields = line.split()
+            if not fields:
+                continue
+            try:
+                query, _, document, label = fields
+                labels[query].append(float(label))
+            except (ValueError, KeyError):
+                raise ValueError(
+                    f"{path}:{number}: {line.strip()!r}; mend: query_id 0 document label, queries of the data"
+                ) from None
+            if document in named[query]:
+                raise ValueError(f"{path}:{number}: document {document!r} of query {query!r} a second time")
+            named[query][document] = len(named[query])
+    for query, start, stop in zip(data.query_ids.tolist(), data.offsets[:-1], data.offsets[1:], strict=True):
+        if labels[query] != data.labels[start:stop].tolist():
+            raise ValueError(
+                f"{path}: the labels of query {query!r} are not those of the data; mend: the documents of a query must "
+                "stand in the order of the data's rows"
+            )
+    return named

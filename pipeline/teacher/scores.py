@@ -14,7 +14,8 @@ def _per_list(reduce: np.ufunc, values: np.ndarray, offsets: np.ndarray) -> np.n
     return np.repeat(reduce.reduceat(values, offsets[:-1]), np.diff(offsets))
 
 
-def _zscore(scores: np.ndarray, offsets: np.ndarray) -> np.ndarray:
+def zscore(scores: np.ndarray, offsets: np.ndarray) -> np.ndarray:
+    """Each list's scores with mean 0 and standard deviation 1; zeros where they are all equal. [docs] -> [docs]."""
     sizes = np.repeat(np.diff(offsets), np.diff(offsets))
     centred = scores - _per_list(np.add, scores, offsets) / sizes
     deviation = np.sqrt(_per_list(np.add, centred**2, offsets) / sizes)
@@ -46,7 +47,7 @@ def _base(config: ScoresConfig, scores: np.ndarray, offsets: np.ndarray) -> np.n
         case "shift_min":
             return scores - _per_list(np.minimum, scores, offsets)
         case "zscore":
-            return _zscore(scores, offsets)
+            return zscore(scores, offsets)
         case "rank":
             return _rank(scores, offsets)
     return scores

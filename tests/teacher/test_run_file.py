@@ -54,3 +54,28 @@ def test_what_does_not_fit_is_named(tmp_path, change, message):
     path.write_text("\n".join(change(lines(0))))
     with pytest.raises(ValueError, match=message):
         read_scores(path, DATA)
+
+
+def test_rd_suite_names_documents_as_its_qrels_do(tmp_path):
+    """Six columns by white space, documents by name, in the order of rank; qrels in the order of the data."""
+    data = RankingData(DATA.features, np.array([0, 1, 2, 0, 0], np.float32), DATA.offsets, DATA.query_ids)
+    folder = tmp_path / "test"
+    folder.mkdir()
+    qrels = ["q1 0 d7 0", "q1 0 d3 1", "q2 0 d7 2", "q2 0 d9 0", "q2 0 x 0"]
+    run = ["q1\tQ0\td3\t1\t-1.25\trd", "q1\tQ0\td7\t2\t0.5\trd", "q2 Q0 d7 1 3.0 rd", "q2 Q0 x 3 0.001 rd"]
+    (folder / "trec_qrel.txt").write_text("\n".join(qrels))
+    path = folder / "trec_run.txt"
+    path.write_text("\n".join([*run, "q2 Q0 d9 2 2.0 rd"]))
+    assert read_scores(path, data).tolist() == SCORES
+    path.write_text("\n".join([*run, "q2 Q0 d8 2 2.0 rd"]))
+    with pytest.raises(
+        ValueError, match=r"trec_run.txt:5: document 'd8' of query 'q2' is not in .*trec_qrel.txt"
+    ):
+        read_scores(path, data)
+    with pytest.raises(
+        ValueError, match=r"trec_qrel.txt: the labels of query 'q1' are not those of the data"
+    ):
+        read_scores(path, DATA)
+    (folder / "trec_qrel.txt").write_text("q1 0 d7")
+    with pytest.raises(ValueError, match=r"trec_qrel.txt:1: 'q1 0 d7'; mend"):
+        read_scores(path, data)
