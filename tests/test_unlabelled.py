@@ -8,6 +8,7 @@ import pytest
 import pipeline.run as run_module
 from pipeline.config import ConfigError
 from pipeline.run import Run
+from pipeline.teacher import stage as teacher_stage
 from pipeline.teacher.augment import synthetic_lists
 from pipeline.training.fit import load_history
 from tests.conftest import tiny_config
@@ -32,7 +33,7 @@ def write_letor(path, lists, label):
 def test_only_the_student_learns_from_them(tiny, monkeypatch):
     plain = Run(tiny("train.epochs=1", run="plain"))
     made = (plain.features_folder, plain.teacher.scores_folder)
-    monkeypatch.setattr(run_module, "fit_lambdamart", never)
+    monkeypatch.setattr(teacher_stage, "fit_lambdamart", never)
     run = Run(tiny("train.epochs=1", "data.unlabelled_queries=8", "loss.label_weight=0.5", run="more"))
     assert (
         run.features_folder,
@@ -75,7 +76,7 @@ def test_a_file_of_them_whatever_its_labels_and_scores_made_elsewhere(tiny, tmp_
 def test_synthetic_lists_come_last_and_are_scored_by_the_teacher(tiny, monkeypatch):
     plain = Run(tiny("teacher.scores.scale=2", run="plain"))
     train, scores = plain.training_lists()
-    monkeypatch.setattr(run_module, "fit_lambdamart", never)  # the option does not change the teacher
+    monkeypatch.setattr(teacher_stage, "fit_lambdamart", never)  # the option does not change the teacher
     run = Run(tiny("teacher.synthetic_lists=2", "teacher.scores.scale=2", run="synthetic"))
     lists, all_scores = run.training_lists()
     assert lists.list_sizes.tolist() == train.list_sizes.tolist() * 3
