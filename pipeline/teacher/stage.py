@@ -218,8 +218,9 @@ class TeacherStage:
         """Raw scores of each split."""
         for member in self.members:
             _ = member.scores_folder
-        if self.model_key is not None:
-            _ = self.model  # all workers train it together; then one of them scores
+        is_network = isinstance(self.config, MLPTeacher | AttentionTeacher)
+        if is_network and not self.splits.store.path("scores", self.scores_key).exists():
+            _ = self._trained()  # all workers train it together; then one of them scores
 
         def make(folder: Path) -> None:
             for split, data in self.splits.data.items():

@@ -68,8 +68,8 @@ def test_each_file_of_each_artifact_is_named_and_made_again(whole, tiny, fault, 
             asked = {
                 "data": lambda run=run: run.data_folder,
                 "features": lambda run=run: run.features_folder,
-                "teacher": lambda run=run: run.teacher,
-                "scores": lambda run=run: run.scores_folder,
+                "teacher": lambda run=run: run.teacher.model,
+                "scores": lambda run=run: run.teacher.scores_folder,
                 "student": lambda run=run: run.trained("student"),
                 "digests": lambda run=run: run.data_folder,
             }
@@ -162,19 +162,19 @@ def test_scores_of_other_rows_are_not_used(tiny, tmp_path, fault):
         return Run(tiny(*overrides, *more, cache=f"{tmp_path.name}-rows"))
 
     first = run()
-    folder, scores = first.scores_folder, first.teacher_scores("train")
+    folder, scores = first.teacher.scores_folder, first.teacher.scores("train")
     with fault("scores: another file under the same name"):
         paths["train"].write_text("\n".join(lines).replace("qid:1 1:1.0", "qid:1 1:1.7") + "\n")
-        assert run().scores_folder != folder
+        assert run().teacher.scores_folder != folder
     with fault("scores: reordered rows"):
         reordered = [*lines[3:], *lines[:3]]
         paths["train"].write_text("\n".join(reordered) + "\n")
         other = run()
-        assert other.scores_folder != folder
-        assert sorted(other.teacher_scores("train")) == pytest.approx(sorted(scores))
+        assert other.teacher.scores_folder != folder
+        assert sorted(other.teacher.scores("train")) == pytest.approx(sorted(scores))
     with fault("scores: another transform of the scores"):
         paths["train"].write_text("\n".join(lines) + "\n")
-        assert run().scores_folder == folder  # the raw ones are the same
+        assert run().teacher.scores_folder == folder  # the raw ones are the same
         plain, ranked = run(), run("teacher.scores.transform=rank")
         assert ranked.trained("student") != plain.trained("student")
     with fault("scores of a file: other rows than the data"):
@@ -182,7 +182,7 @@ def test_scores_of_other_rows_are_not_used(tiny, tmp_path, fault):
         files = [f"teacher.{split}={tmp_path / 'short.npy'}" for split in paths]
         config = tiny_config(tmp_path, *overrides[:4], "teacher=run_file", *files)
         with pytest.raises(ValueError, match=r"short\.npy.*the data has 12 documents"):
-            _ = Run(config).scores_folder
+            _ = Run(config).teacher.scores_folder
 
 
 class StopError(Exception):

@@ -166,11 +166,11 @@ def test_scores_that_change_while_they_are_read(tmp_path, fault, monkeypatch):
         np.save(tmp_path / f"{split}.npy", np.arange(float(data.num_docs)))
         overrides.append(f"teacher.{split}={tmp_path}/{split}.npy")
     changed = Run(tiny_config(tmp_path, *overrides))
-    _ = changed._scores_key
+    _ = changed.teacher.scores_key
     with fault("scores that change while they are read"):
         np.save(tmp_path / "vali.npy", np.arange(float(changed.data["vali"].num_docs)) + 1)
         with pytest.raises(ValueError, match=r"vali\.npy changed while it was read"):
-            _ = changed.scores_folder
+            _ = changed.teacher.scores_folder
         assert not list(tmp_path.glob("cache/scores/*/manifest.json"))
 
 
