@@ -67,7 +67,8 @@ def open_trackers(config: Config) -> Iterator[Trackers]:
         "csv": lambda: CSVTracker(config.run_dir),
         "mlflow": lambda: MLflowTracker(config.tracking, config.run_dir, options),
     }
-    trackers = Trackers(*(make[name]() for name in dict.fromkeys(config.tracking.writers)))
+    names = sorted(set(config.tracking.writers), key=lambda name: name != "mlflow")  # it may fail: first
+    trackers = Trackers(*(make[name]() for name in names))
     try:
         yield trackers
     except BaseException:

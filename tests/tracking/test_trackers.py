@@ -173,13 +173,14 @@ def test_a_package_that_is_not_installed_is_named_with_the_extra(tmp_path, monke
 
 def test_a_store_that_mlflow_refuses_is_named_with_the_mend(tmp_path):
     config = tiny_config(
-        tmp_path, "tracking.writers=[mlflow]", f"tracking.mlflow_uri=file://{tmp_path}/mlruns"
+        tmp_path, "tracking.writers=[csv,mlflow]", f"tracking.mlflow_uri=file://{tmp_path}/mlruns"
     )
     with (
         pytest.raises(ConfigError, match=r"tracking\.mlflow_uri=file://.*maintenance.*mend: .*sqlite:///"),
         open_trackers(config),
     ):
         pass
+    assert [path.name for path in config.run_dir.iterdir()] == ["config.yaml"]
 
 
 def test_a_folder_as_a_store_where_mlflow_is_told_to_take_it(tmp_path, monkeypatch):
