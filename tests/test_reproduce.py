@@ -16,6 +16,7 @@ import yaml
 
 from pipeline.artifacts import write_json
 from pipeline.data.sources import PUBLISHED
+from pipeline.losses import make_loss
 from pipeline.reproduce import claim as claims
 from pipeline.reproduce import command, main, study
 from pipeline.reproduce.claim import Claim, ClaimError, Figure, Row, load, make_jobs, names
@@ -164,7 +165,8 @@ def test_each_comparison_runs_tiny_on_data_of_its_shape(name, tmp_path, monkeypa
     assert len(jobs) == len(claim.runs) * len(claim.axes)
     for job in jobs:
         if job.axis == jobs[0].axis:  # the others have another number there
-            command.compose(job.overrides)  # at full size too
+            loss = command.compose(job.overrides).loss  # at full size too
+            make_loss(loss.name, **loss.options)
     # The web sets share their runs: all of them on one set, the first one on the others.
     runs = claim.runs if name == "yahoo" else dict(itertools.islice(claim.runs.items(), 1))
     rows = {row: options for row, options in claim.rows.items() if options.run in runs}
