@@ -193,6 +193,7 @@ def _sweep(overrides: Sequence[str]) -> None:
     try:
         _hydra()
     except HydraException:
+        sweep.forget_if_empty()
         raise
     except JobFailed:  # raised by Hydra after the last job; the summary lists all that failed
         pass
@@ -215,7 +216,7 @@ def main() -> None:
     wanted_by_user = os.environ.get("HYDRA_FULL_ERROR") == "1"
     os.environ["HYDRA_FULL_ERROR"] = "1"  # exceptions come here, and are told below
     try:
-        if given.multirun:
+        if given.multirun or "hydra.mode=MULTIRUN" in given.overrides:
             _sweep(given.overrides)
         _hydra()
     except HydraException as error:

@@ -80,8 +80,11 @@ def folder_overrides(overrides: Sequence[str]) -> list[str]:
 
 def sweep_folder(overrides: Sequence[str]) -> Path:
     """Where the jobs of a sweep lie: `run_dir`, or else a folder that the same command finds again."""
-    given = [override.partition("=")[2] for override in overrides if key_of(override) == "run_dir"]
-    folder = given[-1].strip("'\"") if given else f"sweeps/{folder_name(overrides, leave_out=['cache_dir'])}"
+    parser = OverridesParser.create()
+    given = [
+        parser.parse_override(override).value() for override in overrides if key_of(override) == "run_dir"
+    ]
+    folder = str(given[-1]) if given else f"sweeps/{folder_name(overrides, leave_out=['cache_dir'])}"
     return Path(folder).absolute()
 
 
@@ -222,6 +225,12 @@ class Sweep:
         mark.touch()
         self.began_ns = mark.stat().st_mtime_ns  # by the file system's clock, which other machines share
         mark.unlink()
+
+    def forget_if_empty(self) -> None:
+        """Removes the folder where no job has started: of a command that Hydra cannot compose, nothing stays."""
+        if {path.name for path in self.folder.iterdir()} <= {"multirun.yaml"}:
+            (self.folder / "multirun.yaml").unlink(missing_ok=True)
+            self.folder.rmdir()
 
     def summary(self) -> tuple[list[str], int]:
         """Lines about the jobs that ran or were looked at since `began`, and the exit code."""

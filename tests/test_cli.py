@@ -110,6 +110,7 @@ def test_so_is_one_in_a_sweep_before_any_job_starts(tmp_path):
     done = rankdistil("-m", "loss.topkk=1,2", cwd=tmp_path)
     assert done.returncode == 2
     assert done.stderr.strip() == "loss.topkk is unknown: did you mean loss.topk?"
+    assert not list(tmp_path.glob("sweeps/*"))
 
 
 def test_help_names_stages_every_choice_and_examples(tmp_path):

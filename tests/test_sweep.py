@@ -8,6 +8,7 @@ import sys
 import time
 from pathlib import Path
 
+import hydra
 import pytest
 import yaml
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -21,6 +22,7 @@ from tests.test_cli import rankdistil
 SMALL = (*TINY, "train.baseline=false", "train.epochs=1")
 
 
+@pytest.mark.slow
 def test_a_sweep_trains_the_teacher_once_lists_what_failed_and_resumes(tmp_path):
     grid = ["-m", *SMALL, "launcher=joblib", "loss.temperature=-1,1,2", "run_dir=sweep"]
     done = rankdistil(*grid, cwd=tmp_path)  # two jobs at a time
@@ -95,18 +97,18 @@ def test_other_launchers(launcher, tmp_path):
     assert len(list(tmp_path.glob("sweep/seed=*/result.json"))) == 2
 
 
+@pytest.mark.slow
 def test_a_search_maximises_the_validation_ndcg_and_resumes(tmp_path):
     search = ["-m", "sweep=search", *SMALL, "run_dir=search"]
+    assert rankdistil(*search, "hydra.sweeper.n_trials=1", cwd=tmp_path).returncode == 0
     done = rankdistil(*search, "hydra.sweeper.n_trials=2", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
+    assert done.stderr.count("whole already, left alone") == 1
     results = [json.loads(path.read_text()) for path in tmp_path.glob("search/*/result.json")]
     vali = [result["models"]["student"]["metrics"]["vali"]["ndcg@10"]["skip"] for result in results]
     best = yaml.safe_load((tmp_path / "search" / "optimization_results.yaml").read_text())
     assert len(vali) == 2
     assert best["best_value"] == max(vali)
-    more = rankdistil(*search, "hydra.sweeper.n_trials=3", cwd=tmp_path)
-    assert more.returncode == 0
-    assert more.stderr.count("whole already, left alone") == 2
 
 
 def test_whole_is_valid_json_of_the_same_config(tmp_path):
@@ -136,7 +138,7 @@ def test_the_folder_of_a_sweep_is_found_again():
     assert sweep_folder(command) == Path.cwd() / "sweeps" / "sweep=topk"
     assert sweep_folder([*command, "launcher=joblib"]) == sweep_folder(command)
     assert sweep_folder([*command, "run_dir='a b'"]) == Path.cwd() / "a b"
-    run_dir, left_out = folder_overrides(["train.epochs=3", "loss.topk=1,2", "run_dir=it's"])
+    run_dir, left_out = folder_overrides(["train.epochs=3", "loss.topk=1,2", r"run_dir='it\'s'"])
     assert OverridesParser.create().parse_override(run_dir).value() == str(Path("it's").absolute())
     assert left_out.endswith("=['train.epochs','run_dir']")
 
@@ -157,3 +159,17 @@ def test_every_value_of_a_named_sweep_is_possible(path, tmp_path):
                 assert compose([*extra, f"{override.key_or_group}={value}"])
     with pytest.raises(ConfigError):
         compose([*extra, f"{parsed[0].key_or_group}x=1"])
+
+
+@pytest.mark.parametrize(
+    "path", sorted((ROOT / "conf" / "launcher").glob("*.yaml")), ids=lambda path: path.stem
+)
+def test_every_launcher_composes_or_names_its_extra(path):
+    extra = {"submitit_local": "submitit", "submitit_slurm": "submitit"}.get(path.stem, path.stem)
+    if importlib.util.find_spec(f"hydra_plugins.hydra_{extra}_launcher"):
+        with hydra.initialize_config_module("pipeline.conf", version_base="1.3"):
+            composed = hydra.compose("config", [f"launcher={path.stem}"], return_hydra_config=True)
+        assert f"hydra_{extra}_launcher" in composed.hydra.launcher._target_
+    else:
+        with pytest.raises(ConfigError, match=rf"pip install 'rankdistil-pipeline\[{extra}\]'"):
+            compose([f"launcher={path.stem}"])
