@@ -100,6 +100,7 @@ class Claim:
     recorded: Recorded | None  # null: not run
     reference: str | None = None  # the row that every other one is tested against, query by query
     target: float | None = None  # of validation NDCG@10 (skip): how long does a row take to it?
+    tiny_runs: dict[str, list[str]] = dataclasses.field(default_factory=dict)  # more of `tiny`, for a run
 
     @property
     def state(self) -> str:
@@ -214,6 +215,16 @@ def _overrides(templates: list[str], axis: Mapping[str, int], paths: Mapping[str
     return filled
 
 
+def _not_replaced(overrides: list[str], claim: Claim, own: list[str]) -> list[str]:
+    """Without the choice, and the options of the choice, that a run makes anew: `teacher=b` after `teacher=a`."""
+
+    def choices(of: list[str]) -> set[str]:
+        return {key for override in of if "." not in (key := override.partition("=")[0])}
+
+    replaced = choices(claim.overrides) & choices(own)
+    return [override for override in overrides if override.partition("=")[0].split(".")[0] not in replaced]
+
+
 def make_jobs(claim: Claim, *, data: Path, out: Path, tiny: bool = False, further: list[str]) -> list[Job]:
     """All jobs of a comparison, run after run.
 
@@ -233,7 +244,13 @@ def make_jobs(claim: Claim, *, data: Path, out: Path, tiny: bool = False, furthe
         for axis, files in zip(claim.axes, found, strict=True):
             label = "_".join(f"{name}-{value}" for name, value in axis.items())
             folder = out / claim.name / run / label
-            templates = [*claim.data.overrides, *claim.overrides, *own, *(claim.tiny if tiny else [])]
+            templates = [
+                *claim.data.overrides,
+                *_not_replaced(claim.overrides, claim, own),
+                *own,
+                *(_not_replaced(claim.tiny, claim, own) if tiny else []),
+                *(claim.tiny_runs.get(run, []) if tiny else []),
+            ]
             overrides = [
                 *_overrides(templates, axis, {"data": data, **files}),
                 *further,
