@@ -15,7 +15,7 @@ import tensorflow as tf
 import tensorflow_datasets as tfds
 from tensorflow_datasets.core.download.extractor import ExtractError
 
-from pipeline.artifacts import file_digest
+from pipeline.artifacts import file_digest, write_json
 from pipeline.config import TFDSData
 from pipeline.data.letor import read_letor
 from pipeline.data.ranking import RankingData
@@ -43,7 +43,7 @@ def prepare(config: TFDSData) -> tfds.core.DatasetBuilder:
     """The builder, with its data set prepared; downloads what is missing.
 
     TFDS ships no checksums of the ranking sets. A publisher's archive in `<data_dir>/downloads/manual` is used instead
-    of a download; its sha256 is logged.
+    of a download; its sha256 is logged and kept in source.json of the prepared data set.
 
     Raises:
       ValueError: there is no such builder, it is not a ranking data set, or the download failed: then says where to
@@ -64,10 +64,12 @@ def prepare(config: TFDSData) -> tfds.core.DatasetBuilder:
         return builder
     manual = Path(builder.data_dir_root) / "downloads" / "manual"
     published = _published_of(builder)
+    archive, source = None, {}
     if published is not None:
         archive = next((manual / name for name in published.archives if (manual / name).is_file()), None)
         if archive is not None:
-            log.info("using %s, sha256 %s; TFDS has none to compare with", archive, file_digest(archive))
+            source = {"file": archive.name, "bytes": archive.stat().st_size, "sha256": file_digest(archive)}
+            log.info("using %s, sha256 %s; TFDS has none to compare with", archive, source["sha256"])
             builder._make_download_manager = functools.partial(
                 _manager_with_file, builder._make_download_manager, archive
             )
@@ -85,6 +87,8 @@ def prepare(config: TFDSData) -> tfds.core.DatasetBuilder:
             if builder.name == "mslr_web":
                 mend = f"the address in TFDS is out of date (tensorflow/datasets #11136): {mend}"
         raise ValueError(f"TFDS could not prepare {config.builder} ({error}); mend: {mend}") from error
+    if source:
+        write_json(Path(builder.data_dir) / "source.json", source)
     return builder
 
 

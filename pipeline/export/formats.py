@@ -7,6 +7,7 @@ import itertools
 import logging
 import os
 import shutil
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -54,7 +55,10 @@ def export(student: RawScorer, test: RankingData, config: ExportConfig, run_dir:
     Raises:
       ValueError: a format cannot express the student, or a float32 format gives other scores.
     """
-    expected = scoring_function(student.scorer)(student.transform(test.features), test.offsets)
+    with tempfile.TemporaryDirectory(dir=run_dir) as folder:  # in bounded memory
+        transformed = Path(folder) / "features.npy"
+        student.transform.write(test.features, transformed)
+        expected = scoring_function(student.scorer)(np.load(transformed, mmap_mode="r"), test.offsets)
     expected_ndcg = _mean_ndcg(expected, test)
     # The weights of a folded layer differ by the features' scales, which 8 bits a matrix do not hold.
     unfolded = RawScorer(student.transform, student.scorer, fold=False)

@@ -59,7 +59,10 @@ def test_the_official_builder_on_a_file_in_the_manual_folder(builder, tmp_path, 
     config = TFDSData(builder=builder, data_dir=str(tmp_path / "tfds"))
     caplog.set_level("INFO")
     data = read(config, tmp_path / "out")
-    assert hashlib.sha256(path.read_bytes()).hexdigest() in caplog.text
+    sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
+    assert sha256 in caplog.text
+    source = json.loads(next((tmp_path / "tfds").rglob("source.json")).read_text())
+    assert source == {"file": archive, "bytes": path.stat().st_size, "sha256": sha256}
     path.unlink()
     assert prepare(config).is_prepared()  # asks for nothing again
 
