@@ -8,14 +8,21 @@ import numpy as np
 import pytest
 
 from pipeline.artifacts import write_json
-from pipeline.config import ConfigError, ExportConfig, MLPStudent, TransformConfig
+from pipeline.config import (
+    AttentionStudent,
+    ConfigError,
+    DCNStudent,
+    ExportConfig,
+    MLPStudent,
+    TransformConfig,
+)
 from pipeline.data import RankingData
 from pipeline.data.transform import fit_transform
 from pipeline.export import formats
 from pipeline.export.load import ModelError, load_exported
 from pipeline.export.raw_scorer import RawScorer
 from pipeline.metrics import ndcg
-from pipeline.models.scorer import build_scorer
+from pipeline.models.scorer import build_scorer, scoring_function
 
 NUM_FEATURES = 20
 ALL = ["saved_model", "serving", "tflite", "tflite_int8", "onnx"]
@@ -82,6 +89,21 @@ def test_each_format_holds_every_transform(options, tmp_path):
     facts = formats.export(RawScorer(transform, scorer), data, config, tmp_path)
     deviation = scorer(transform(data.features)).numpy().std()
     assert all(fact["max_difference"] < 1e-4 * deviation for fact in facts.values())
+
+
+@pytest.mark.parametrize("student", [DCNStudent(hidden=[4]), AttentionStudent(hidden=[4], head_size=4)])
+def test_tflite_and_onnx_hold_every_student_and_see_whole_lists(student, tmp_path):
+    data = lists(6)
+    transform = fit_transform(TransformConfig(), data.features)
+    scorer = build_scorer(student, NUM_FEATURES, seed=0)
+    config = ExportConfig(formats=["tflite", "onnx"])
+    facts = formats.export(RawScorer(transform, scorer), data, config, tmp_path)
+    expected = scoring_function(scorer)(transform(data.features), data.offsets)
+    for fact in facts.values():
+        scores = load_exported(tmp_path / fact["path"]).call(data.features[20:40])  # the second list
+        np.testing.assert_allclose(scores, expected[20:40], rtol=1e-4, atol=1e-5)
+        alone = load_exported(tmp_path / fact["path"]).call(data.features[20:21])
+        assert np.allclose(alone, expected[20:21], rtol=1e-4, atol=1e-5) != scorer.listwise
 
 
 def another_program(script, *arguments):
