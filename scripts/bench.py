@@ -19,6 +19,12 @@ SUBCOMMANDS = {
         "the coupled RankDistil loss against tensorflow-ranking's: CPU time, memory, variance",
     ),
     "variance": ("bench_variance", "the variance of the coupled loss's gradient by estimator"),
+    "limit": (
+        "bench_limit",
+        "the matrix products of the reference scorer alone: the bound of training speed",
+    ),
+    "growth": ("bench_growth", "training speed by list length, topk and number of lists"),
+    "train": ("bench_train", "training speed beside tensorflow-ranking, allRank and Rax"),
     "serve": (
         "bench_serve",
         "scoring raw features: SavedModel, TFLite, ONNX beside LightGBM and lleaves",

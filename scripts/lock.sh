@@ -3,6 +3,7 @@
 # address of any package index. Run it after a change of the dependencies.
 #   requirements.lock        development: with the tests' packages (scripts/venv.sh)
 #   requirements-cpu.lock    the image without the tests' packages; requirements-gpu.lock the same with CUDA
+#   requirements-tpu.lock    for a TPU VM with Python 3.11, installed with --no-deps: tensorflow-tpu in tensorflow's place
 #   requirements-build.lock  what builds this package itself and the one dependency that ships no wheel
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -20,3 +21,9 @@ lock requirements.lock pyproject.toml --extra test "$@"
 lock requirements-cpu.lock pyproject.toml --constraints requirements.lock
 lock requirements-gpu.lock pyproject.toml --constraints requirements.lock --extra gpu
 printf 'setuptools\n' | lock requirements-build.lock - "$@"
+# Only resolved: what is in here is installed on a TPU VM alone. tensorflow-tpu ends at 2.20.
+printf 'tensorflow ; sys_platform == "never"\n' >"$tools/overrides"
+printf '%s\n' tensorflow-tpu==2.20.0 'tf-keras==2.20.*' 'tensorboard==2.20.*' 'tensorflow-serving-api==2.20.*' 'setuptools<81' |
+    "$tools/venv/bin/uv" pip compile pyproject.toml - --python-version 3.11 --python-platform x86_64-manylinux_2_31 \
+        --overrides "$tools/overrides" --generate-hashes --no-emit-index-url --no-emit-find-links --quiet \
+        --custom-compile-command scripts/lock.sh --output-file requirements-tpu.lock "$@"
