@@ -39,13 +39,16 @@ def test_a_wheel_runs_from_any_folder(wheel, tmp_path):
     conf = {path.relative_to(ROOT / "conf") for path in (ROOT / "conf").rglob("*.yaml")}
     installed = tmp_path / "installed" / "pipeline" / "conf"
     assert {path.relative_to(installed) for path in installed.rglob("*.yaml")} == conf
+    # Compared, not only run: an editable install beside it would lend what the wheel lacks.
+    modules = {path.relative_to(ROOT / "pipeline") for path in (ROOT / "pipeline").rglob("*.py")}
+    assert modules <= {path.relative_to(installed.parent) for path in installed.parent.rglob("*.py")}
     (tmp_path / "work").mkdir()
     done = rankdistil(*TINY, "run_dir=out", cwd=tmp_path / "work", python_path=tmp_path / "installed")
     assert done.returncode == 0, done.stderr
     assert "NDCG@10" in done.stdout
     out = tmp_path / "work" / "out"
     assert {path.name for path in out.iterdir()} == {
-        "config.yaml", "events", "log", "per_query.csv", "report", "result.json", "student",
+        "config.yaml", "events", "export.json", "log", "per_query.csv", "report", "result.json", "student",
     }  # fmt: skip
     result = json.loads((out / "result.json").read_text())
     assert result["run"]["commit"] is None  # not from a checkout: it is the wheel's code that ran
