@@ -154,3 +154,13 @@ def test_a_network_as_teacher_names_its_own_options():
         composed("teacher=attention", "teacher.epochs=0")
     with pytest.raises(ConfigError, match=r"teacher\.path=/no/model"):
         composed("teacher=saved_model", "teacher.path=/no/model")
+
+
+def test_every_experiment_composes(tmp_path):
+    (tmp_path / "lists").write_text("0 qid:1 1:0\n")
+    letor = [f"data.{split}={tmp_path / 'lists'}" for split in ("train", "vali", "test")]
+    needs = {"mq2008": letor, "dasalc_web30k": [f"data.dir={tmp_path}"]}
+    for path in (ROOT / "conf" / "experiment").glob("*.yaml"):
+        config = composed(f"experiment={path.stem}", *needs.get(path.stem, []))
+        if path.stem == "dasalc_web30k":
+            assert (config.teacher.name, config.teacher.input_noise) == ("attention", 1.5)
