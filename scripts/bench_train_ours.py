@@ -81,7 +81,8 @@ def main() -> None:
         marks.append((time.perf_counter(), time.process_time()))
 
     if options.part == "input":
-        for step, _ in enumerate(batches.dataset(0, range(1)), 1):
+        num_steps = options.epochs * batches.steps_per_epoch
+        for step, _ in enumerate(batches.dataset(0, range(1)).take(num_steps), 1):
             if step % batches.steps_per_epoch == 0:
                 mark()
     else:

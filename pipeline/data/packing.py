@@ -129,7 +129,10 @@ class PackedBatches:
         }
 
     def dataset(self, first_step: int, replicas: range) -> tf.data.Dataset:
-        """Batches from `first_step` to the end of the last epoch; those of `replicas` in turn within each step."""
+        """Batches from `first_step` to the last epoch's end, those of `replicas` in turn within each step; then again.
+
+        (What is prefetched after the end is not used. A data set that ends costs workers a question at each step.)
+        """
         specs = self.signature
         num_batches = (self.epochs * self.steps_per_epoch - first_step) * len(replicas)
 
@@ -146,6 +149,7 @@ class PackedBatches:
 
         return (
             tf.data.Dataset.range(num_batches)
+            .repeat()
             .map(load, num_parallel_calls=2, deterministic=True)
             .prefetch(2 * len(replicas))
         )
