@@ -35,7 +35,6 @@ def gradient_variance(
 ) -> float:
     """Scores float32 [lists, list_size]; draw i has the seed (0, i)."""
 
-    @tf.function
     def gradient(step: tf.Tensor) -> tf.Tensor:
         with tf.GradientTape() as tape:
             scores = tf.constant(student)
@@ -51,6 +50,8 @@ def gradient_variance(
             )
         return tape.gradient(loss, scores)
 
+    if estimator != "tfr":  # which fails in a graph of its own
+        gradient = tf.function(gradient)
     gradients = np.stack([gradient(tf.constant(step)).numpy() for step in range(draws)])
     return float(gradients.var(axis=0, ddof=1).sum(axis=1).mean())
 
