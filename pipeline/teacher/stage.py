@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import importlib.metadata
 import itertools
 import json
 from collections.abc import Callable, Mapping
@@ -119,7 +120,8 @@ class TeacherStage:
         """Of the artifact `teacher`; None where the stage trains nothing itself."""
         options = {k: v for k, v in dataclasses.asdict(self.config).items() if k not in _NOT_OF_MODEL}
         if isinstance(self.config, LambdaMARTTeacher):
-            return {"data": self.splits.data_name, "teacher": options}
+            version = importlib.metadata.version("lightgbm")  # another one may grow other trees
+            return {"data": self.splits.data_name, "teacher": options, "lightgbm": version}
         if isinstance(self.config, MLPTeacher | AttentionTeacher):
             strategy = self.splits.strategy
             device = strategy.extended.worker_devices[0].split(":")[-2]
