@@ -50,7 +50,7 @@ def gradient_variance(
             )
         return tape.gradient(loss, scores)
 
-    if estimator != "tfr":  # which fails in a graph of its own
+    if estimator != "tfr":  # whose op seed is that of the graph: the same noise each time
         gradient = tf.function(gradient)
     gradients = np.stack([gradient(tf.constant(step)).numpy() for step in range(draws)])
     return float(gradients.var(axis=0, ddof=1).sum(axis=1).mean())

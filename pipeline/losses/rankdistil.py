@@ -149,8 +149,12 @@ def _tfr(teacher: Tensor, student: Tensor, mask: Tensor, topk: int | None, sampl
     # that are gone stay in the denominators with the score log(1e-10).
     labels = tf.where(mask, from_worst(teacher) + 1.0, -1.0)
     scores = tf.where(mask, from_worst(student), 0.0)
-    size = tf.shape(labels)[1]
-    topk = size if topk is None else tf.minimum(topk, size)
+    # tfr asks `if topk`, which in a graph needs a number.
+    size = labels.shape[1] or tf.shape(labels)[1]
+    if topk is None:
+        topk = size
+    else:
+        topk = min(topk, size) if isinstance(size, int) else tf.minimum(topk, size)
     loss = load_tfr().keras.losses.CoupledRankDistilLoss(reduction="none", topk=topk, sample_size=sample_size)
     num_docs = tf.reduce_sum(tf.cast(mask, tf.int32), axis=1)
     padded_steps = tf.cast(tf.maximum(topk - num_docs, 0), tf.float32)

@@ -347,3 +347,11 @@ def test_padding_beyond_the_sizes_where_the_method_changes() -> None:
 def test_options_that_are_not_possible(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         coupled_rankdistil(TEACHER, STUDENT, **options)
+
+
+def test_the_tfr_estimator_gives_in_a_graph_what_it_gives_outside() -> None:
+    teacher = np.random.default_rng(0).normal(size=(3, 6)).astype(np.float32)
+    student = teacher[::-1].copy()
+    options = {"topk": 4, "estimator": "tfr", "sample_size": 1000, "reduce": None}
+    in_graph = tf.function(lambda t, s: coupled_rankdistil(t, s, **options))(teacher, student)
+    np.testing.assert_allclose(in_graph, coupled_rankdistil(teacher, student, **options), rtol=0.1)
