@@ -153,8 +153,10 @@ def _tfr(teacher: Tensor, student: Tensor, mask: Tensor, topk: int | None, sampl
     size = labels.shape[1] or tf.shape(labels)[1]
     if topk is None:
         topk = size
+    elif isinstance(size, int):
+        topk = min(topk, size)
     else:
-        topk = min(topk, size) if isinstance(size, int) else tf.minimum(topk, size)
+        topk = tf.minimum(topk, size)
     loss = load_tfr().keras.losses.CoupledRankDistilLoss(reduction="none", topk=topk, sample_size=sample_size)
     num_docs = tf.reduce_sum(tf.cast(mask, tf.int32), axis=1)
     padded_steps = tf.cast(tf.maximum(topk - num_docs, 0), tf.float32)
