@@ -6,7 +6,6 @@ import contextlib
 import dataclasses
 import datetime
 import functools
-import json
 import logging
 import time
 from collections.abc import Callable, Iterator
@@ -18,21 +17,20 @@ import tensorflow as tf
 import tf_keras as keras
 
 from pipeline import student as student_losses
-from pipeline.artifacts import Store, atomic, fingerprint, write_json
+from pipeline.artifacts import Store, atomic, write_json
 from pipeline.config import Config
 from pipeline.data import RankingData
-from pipeline.data.check import describe, describe_unlabelled, summary
 from pipeline.data.packing import PackedBatches
-from pipeline.data.splits import SPLITS, input_files, read_splits
-from pipeline.data.transform import Transform, fit_transform
-from pipeline.data.unlabelled import read_unlabelled
-from pipeline.evaluation import agreement, compare, judge, latency, write_per_query
-from pipeline.evaluation.result import metrics_of_splits, provenance, size_facts
+from pipeline.data.stage import DataStage
+from pipeline.data.transform import Transform
+from pipeline.evaluation import judge, write_per_query
+from pipeline.evaluation.result import provenance
+from pipeline.evaluation.stage import Scored, evaluate
 from pipeline.export.formats import check_formats, export
 from pipeline.export.raw_scorer import RawScorer
-from pipeline.metrics import NoRelevant, Ties, summarise
+from pipeline.metrics import NoRelevant, Ties
 from pipeline.models.networks import Scorer
-from pipeline.models.scorer import Score, build_scorer, num_parameters
+from pipeline.models.scorer import build_scorer, num_parameters
 from pipeline.teacher.augment import synthetic_lists
 from pipeline.teacher.lambdamart import LambdaMART
 from pipeline.teacher.scores import transform_scores
@@ -44,7 +42,7 @@ from pipeline.training.strategy import is_chief, make_strategy
 
 __all__ = ["Interrupted", "Run"]
 
-_UNLABELLED = ("unlabelled", "unlabelled_queries")  # options of data that do not change the splits
+_NOT_OF_TRAINING = ("baseline", "strategy", "tpu")  # options that do not change what is trained
 
 log = logging.getLogger(__name__)
 
@@ -71,6 +69,7 @@ class Run:
         # First: several workers must make it before TensorFlow runs anything.
         self.strategy = make_strategy(config.train.strategy, tpu=config.train.tpu)
         self.store = Store(config.cache_dir)
+        self.data = DataStage(config.data, self.store)
         self.started = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
         self.seconds: dict[str, float] = {}
         self.tracking = Trackers()  # those of the options while the run is called
@@ -88,107 +87,24 @@ class Run:
             return student_losses.distillation_loss(self.config.loss, num_steps=num_steps)
         return student_losses.label_loss(self.config.loss)
 
-    # ------------------------------------------------------------------------------------------------ data
-
-    @functools.cached_property
-    def _data_key(self) -> dict[str, Any]:
-        key = _without(self.config.data, "transform", "dir", "data_dir", *_UNLABELLED)
-        return key | {name: self.store.digest(path) for name, path in input_files(self.config.data).items()}
-
-    @property
-    def data_name(self) -> str:
-        return self.store.path("data", self._data_key).name
-
-    @functools.cached_property
-    def data_folder(self) -> Path:
-        def make(folder: Path) -> None:
-            write_json(folder / "data.json", describe(read_splits(self.config.data, folder)))
-            for name, path in input_files(self.config.data).items():
-                self.store.check_unchanged(path, self._data_key[name])
-
-        folder = self.store.get("data", self._data_key, make)
-        described = json.loads((folder / "data.json").read_text())
-        for line in summary(described):
-            log.info("%s", line)
-        for warning in described["warnings"]:
-            log.warning("%s", warning)
-        return folder
-
-    @functools.cached_property
-    def data(self) -> dict[str, RankingData]:
-        return {split: RankingData.load(self.data_folder / split) for split in SPLITS}
-
-    @property
-    def _features_key(self) -> dict[str, Any]:
-        return {"data": self.data_name, "transform": dataclasses.asdict(self.config.data.transform)}
-
-    @property
-    def features_name(self) -> str:
-        return self.store.path("features", self._features_key).name
-
-    @functools.cached_property
-    def _unlabelled_key(self) -> dict[str, Any] | None:
-        config = self.config.data
-        if not self.config.has_unlabelled:
-            return None
-        return {
-            "data": self.data_name,
-            "queries": getattr(config, "unlabelled_queries", None),
-            "file": self._digest(getattr(config, "unlabelled", None)),
-        }
-
-    @functools.cached_property
-    def unlabelled_folder(self) -> Path | None:
-        """Lists without labels; None where no option asks for them."""
-        config, key = self.config.data, self._unlabelled_key
-        if key is None:
-            return None
-
-        def make(folder: Path) -> None:
-            lists = read_unlabelled(config, folder, num_features=self.data["train"].num_features)
-            write_json(folder / "data.json", describe_unlabelled(lists, self.data))
-
-        folder = self.store.get("unlabelled", key, make)
-        described = json.loads((folder / "data.json").read_text())
-        log.info("unlabelled: %d queries, %d documents", described["queries"], described["docs"])
-        for warning in described["warnings"]:
-            log.warning("%s", warning)
-        return folder
-
-    @functools.cached_property
-    def features_folder(self) -> Path:
-        config = self.config.data.transform
-
-        def make(folder: Path) -> None:
-            transform = fit_transform(config, self.data["train"].features)
-            transform.save(folder)
-            for split in ("train", "vali"):
-                transform.write(self.data[split].features, folder / f"{split}.npy")
-
-        return self.store.get("features", self._features_key, make)
-
-    def transformed(self, split: str) -> RankingData:
-        """A split as the scorers see it, memory-mapped."""
-        features = np.load(self.features_folder / f"{split}.npy", mmap_mode="r", allow_pickle=False)
-        return dataclasses.replace(self.data[split], features=features)
-
     # --------------------------------------------------------------------------------------------- teacher
 
     @functools.cached_property
     def teacher(self) -> TeacherStage:
         progress = Progress(epoch=self.progress, scored=self.scored)
-        return TeacherStage(self.config.teacher, self.config.train, self, progress)
+        return TeacherStage(self.config.teacher, self.config.train, self.data, self.strategy, progress)
 
     @functools.cached_property
     def _lists_key(self) -> dict[str, Any] | None:
         num_synthetic = getattr(self.config.teacher, "synthetic_lists", 0)
-        if self._unlabelled_key is None and not num_synthetic:
+        if self.data.unlabelled_key is None and not num_synthetic:
             return None
+        path = getattr(self.config.teacher, "unlabelled", None)
         return {
-            "features": self.features_name,
+            "features": self.data.features_name,
             "scores": self.store.path("scores", self.teacher.scores_key).name,
-            "unlabelled": self._unlabelled_key,
-            "unlabelled_scores": self._digest(getattr(self.config.teacher, "unlabelled", None)),
+            "unlabelled": self.data.unlabelled_key,
+            "unlabelled_scores": None if path is None else self.store.digest(Path(path)),
             "synthetic_lists": num_synthetic,
         }
 
@@ -196,30 +112,29 @@ class Run:
     def lists_folder(self) -> Path | None:
         """The training split and the lists without labels after it, transformed, and raw teacher scores of all, as
         `join_lists` writes them; None where the student learns from the training split alone."""
-        key, unlabelled = self._lists_key, self.unlabelled_folder
+        key, unlabelled = self._lists_key, self.data.unlabelled_folder
         if key is None:
             return None
 
         def make(folder: Path) -> None:
-            parts = [(self.data["train"], self.teacher.scores("train"))]
+            parts = [(self.data.splits["train"], self.teacher.scores("train"))]
             if unlabelled is not None:
                 lists = RankingData.load(unlabelled)
                 parts.append((lists, self.teacher.score(lists)))
             if key["synthetic_lists"]:
                 model = self.teacher.model
                 assert isinstance(model, LambdaMART)
-                lists = synthetic_lists(model.members, self.data["train"], per_list=key["synthetic_lists"])
+                lists = synthetic_lists(
+                    model.members, self.data.splits["train"], per_list=key["synthetic_lists"]
+                )
                 parts.append((lists, self.teacher.score(lists)))
-            student_losses.join_lists(parts, Transform.load(self.features_folder), folder)
+            student_losses.join_lists(parts, Transform.load(self.data.features_folder), folder)
 
         return self.store.get("lists", key, make)
 
-    def _digest(self, path: str | None) -> str | None:
-        return None if path is None else self.store.digest(Path(path))
-
     def training_lists(self) -> tuple[RankingData, np.ndarray]:
         """What the student learns from, and the transformed teacher scores, float32 [docs]."""
-        folder, train = self.lists_folder, self.transformed("train")
+        folder, train = self.lists_folder, self.data.transformed("train")
         scores = self.teacher.scores("train")
         num_judged = train.num_queries
         if folder is not None:
@@ -235,7 +150,9 @@ class Run:
         return is_chief(self.strategy)
 
     def build_scorer(self) -> Scorer:
-        return build_scorer(self.config.student, self.data["train"].num_features, seed=self.config.seed)
+        return build_scorer(
+            self.config.student, self.data.splits["train"].num_features, seed=self.config.seed
+        )
 
     def _student_key(self, model: str) -> dict[str, Any]:
         config = self.config
@@ -243,13 +160,13 @@ class Run:
         if model == "baseline":  # whatever the student's loss: a sweep over it trains the baseline once
             loss = {"label_loss": loss["label_loss"]}
         return {
-            "features": self.features_name,
+            "features": self.data.features_name,
             "scores": self.store.path("scores", self.teacher.scores_key).name if model == "student" else None,
             "lists": self._lists_key if model == "student" else None,
             "transform_scores": dataclasses.asdict(config.teacher.scores) if model == "student" else None,
             "student": dataclasses.asdict(config.student),
             "loss": loss,
-            "train": _without(config.train, "baseline", "strategy", "tpu"),
+            "train": {k: v for k, v in dataclasses.asdict(config.train).items() if k not in _NOT_OF_TRAINING},
             "seed": config.seed,
             "device": [
                 self.strategy.extended.worker_devices[0].split(":")[-2],
@@ -266,7 +183,7 @@ class Run:
             if model == "student":
                 train, teacher = self.training_lists()
             else:
-                train = self.transformed("train")
+                train = self.data.transformed("train")
                 teacher = np.zeros(train.num_docs, np.float32)
             batches = PackedBatches(train, teacher, config.train.lists_per_batch, config.seed)
             num_steps = config.train.epochs * batches.steps_per_epoch
@@ -279,7 +196,7 @@ class Run:
             fit(
                 self.build_scorer,
                 batches,
-                self.transformed("vali"),
+                self.data.transformed("vali"),
                 self._loss(model, num_steps),
                 config.train,
                 self.strategy,
@@ -306,88 +223,45 @@ class Run:
         """`student` or `baseline` on raw features."""
         scorer = self.build_scorer()
         load_weights(scorer, self.trained(model))
-        return RawScorer(Transform.load(self.features_folder), scorer)
+        return RawScorer(Transform.load(self.data.features_folder), scorer)
 
     # -------------------------------------------------------------------------------------------- evaluate
 
     def evaluate(self) -> dict[str, Any]:
         """result.json as a dict; also writes per_query.csv and tells the trackers."""
-        scores: dict[str, dict[str, np.ndarray]] = {
-            "teacher": {split: self.teacher.scores(split) for split in ("vali", "test")}
+        config, splits, teacher = self.config, self.data.splits, self.teacher.model
+        convention = cast(NoRelevant, config.evaluate.no_relevant)
+        models = {
+            "teacher": Scored(
+                scores={split: self.teacher.scores(split) for split in ("vali", "test")},
+                facts={"parameters": None if teacher is None else teacher.num_parameters},
+                score=teacher,
+            )
         }
-        models: dict[str, dict[str, Any]] = {
-            "teacher": {
-                "parameters": None if self.teacher.model is None else self.teacher.model.num_parameters,
-                **_latency(self.teacher.model, self.data["test"].features),
-            }
-        }
+        epochs = {}
         for model in self.losses:
-            scorer = self.raw_scorer(model)
-            score = scorer.score
-            scores[model] = {
-                split: score(self.data[split].features, self.data[split].offsets)
-                for split in ("vali", "test")
-            }
-            models[model] = {
-                "parameters": num_parameters(scorer.scorer),
-                "best_epoch": load_history(self.trained(model))["best_epoch"],
-                "epochs": [
-                    {"seconds": row.get("seconds"), "vali": row["vali"][MONITOR]}
-                    for row in load_history(self.trained(model))["epochs"]
-                ],
-                **_latency(score, self.data["test"].features),
-            }
-        per_query: dict[str, dict[str, np.ndarray]] = {}
-        for model, of_split in scores.items():
-            metrics = metrics_of_splits(of_split, self.data, ties=cast(Ties, self.config.evaluate.ties))
-            models[model]["metrics"] = {split: summarise(values) for split, values in metrics.items()}
-            per_query[model] = metrics["test"]
-        pairs = [("student", "baseline"), ("student", "teacher"), ("baseline", "teacher")]
-        comparisons = [
-            compare(per_query[a][MONITOR], per_query[b][MONITOR], a=a, b=b, metric=MONITOR)
-            for a, b in pairs
-            if a in per_query and b in per_query
-        ]
-        with atomic(self.config.run_dir / "per_query.csv") as temporary:
-            write_per_query(temporary, self.data["test"], per_query)
-        epochs = {model: len(load_history(self.trained(model))["epochs"]) for model in self.losses}
-        convention = cast(NoRelevant, self.config.evaluate.no_relevant)
-        track_result(self.tracking, models, per_query, epochs, convention)
-        result: dict[str, Any] = {
-            "run": {
-                "seed": self.config.seed,
-                "command": self.command,
-                **provenance(),
-                "started": self.started,
-                "seconds": self.seconds,
-            },
-            "config": self.config.plain(),
-            "data": {
-                "name": self.config.data.name,
-                **self._unlabelled_facts(),
-                "fingerprint": fingerprint(
-                    json.loads((self.data_folder / "manifest.json").read_text())["files"]
-                ),
-                "splits": {split: size_facts(data) for split, data in self.data.items()},
-            },
-            "models": models,
-            "agreement": {
-                "test": agreement(
-                    scores["teacher"]["test"], scores["student"]["test"], self.data["test"].offsets
-                )
-            },
-            "comparisons": comparisons,
-        }
-        evaluation = self.config.evaluate
-        gate = judge(result, evaluation.gate, no_relevant=cast(NoRelevant, evaluation.no_relevant))
-        return result | {"gate": gate}
-
-    def _unlabelled_facts(self) -> dict[str, Any]:
-        """{"unlabelled": {"queries", "docs"}} where there are such lists."""
-        if self.unlabelled_folder is None:
-            return {}
-        described = json.loads((self.unlabelled_folder / "data.json").read_text())
-        return {"unlabelled": {key: described[key] for key in ("queries", "docs")}}
+            scorer, history = self.raw_scorer(model), load_history(self.trained(model))
+            epochs[model] = len(history["epochs"])
+            models[model] = Scored(
+                scores={s: scorer.score(splits[s].features, splits[s].offsets) for s in ("vali", "test")},
+                facts={
+                    "parameters": num_parameters(scorer.scorer),
+                    "best_epoch": history["best_epoch"],
+                    "epochs": [
+                        {"seconds": row.get("seconds"), "vali": row["vali"][MONITOR]}
+                        for row in history["epochs"]
+                    ],
+                },
+                score=scorer.score,
+            )
+        found, per_query = evaluate(models, splits, ties=cast(Ties, config.evaluate.ties))
+        with atomic(config.run_dir / "per_query.csv") as temporary:
+            write_per_query(temporary, splits["test"], per_query)
+        track_result(self.tracking, found["models"], per_query, epochs, convention)
+        run = {"seed": config.seed, "command": self.command, **provenance()}
+        run |= {"started": self.started, "seconds": self.seconds}
+        result = {"run": run, "config": config.plain(), "data": self.data.facts(), **found}
+        return result | {"gate": judge(result, config.evaluate.gate, no_relevant=convention)}
 
     # ------------------------------------------------------------------------------------------------- run
 
@@ -398,12 +272,10 @@ class Run:
         have no artifacts: they always run.
         """
         artifacts: dict[str, list[tuple[str, str, dict[str, Any]]]] = {
-            "data": [("data", "data", self._data_key), ("features", "features", self._features_key)],
+            "data": self.data.artifacts(),
             "teacher": self.teacher.artifacts(),
             "student": [(model, "student", self._student_key(model)) for model in self.losses],
         }
-        if self._unlabelled_key is not None:
-            artifacts["data"].append(("unlabelled", "unlabelled", self._unlabelled_key))
         if self._lists_key is not None:
             artifacts["teacher"].append(("lists", "lists", self._lists_key))
 
@@ -432,7 +304,7 @@ class Run:
         for stage in self.config.stages():
             with self._timed(stage):
                 if stage == "data":
-                    _ = self.features_folder, self.unlabelled_folder
+                    _ = self.data.features_folder, self.data.unlabelled_folder
                 elif stage == "teacher":
                     _ = self.teacher.scores_folder, self.lists_folder
                 elif stage == "student":
@@ -444,7 +316,10 @@ class Run:
                     result = self.evaluate()
                 elif stage == "export":
                     facts = export(
-                        self.raw_scorer("student"), self.data["test"], self.config.export, self.config.run_dir
+                        self.raw_scorer("student"),
+                        self.data.splits["test"],
+                        self.config.export,
+                        self.config.run_dir,
                     )
                     if result is not None:
                         result["export"] = facts
@@ -458,11 +333,3 @@ class Run:
         began = time.perf_counter()
         yield
         self.seconds[stage] = round(time.perf_counter() - began, 3)
-
-
-def _without(config: Any, *names: str) -> dict[str, Any]:
-    return {key: value for key, value in dataclasses.asdict(config).items() if key not in names}
-
-
-def _latency(score: Score | None, features: np.ndarray) -> dict[str, float | None]:
-    return {"us_per_doc": None, "us_per_doc_list120": None} if score is None else {**latency(score, features)}

@@ -99,7 +99,7 @@ def test_events_put_the_models_on_the_same_charts(first):
 
 def test_the_exported_student_scores_raw_features(first):
     config, result = first
-    features = Run(config).data["test"].features
+    features = Run(config).data.splits["test"].features
     assert result["export"]["saved_model"]["path"] == "student"
     rank = tf.saved_model.load(str(config.run_dir / "student")).signatures["rank"]
     np.testing.assert_allclose(
@@ -207,7 +207,7 @@ def test_scores_made_elsewhere_teach_as_the_teacher_itself_does(first, tiny, tmp
 def test_letor_files_end_to_end(tiny, tmp_path, first):
     """The embedded data, written as text, gives the numbers of the arrays."""
     config, result = first
-    data = Run(config).data
+    data = Run(config).data.splits
     overrides = ["data=letor"]
     for split, lists in data.items():
         path = tmp_path / f"{split}.txt"
@@ -264,7 +264,7 @@ def test_a_listwise_student_is_evaluated_and_exported_by_lists(tiny):
     run = Run(config)
     result = run()
     assert result["models"]["student"]["us_per_doc"] > 0
-    test = run.data["test"]
+    test = run.data.splits["test"]
     scores = run.raw_scorer("student").score(test.features, test.offsets)
     loaded = tf.saved_model.load(str(config.run_dir / "student")).signatures
     first, second = test.offsets[1], test.offsets[2]

@@ -32,16 +32,16 @@ def write_letor(path, lists, label):
 
 def test_only_the_student_learns_from_them(tiny, monkeypatch):
     plain = Run(tiny("train.epochs=1", run="plain"))
-    made = (plain.features_folder, plain.teacher.scores_folder)
+    made = (plain.data.features_folder, plain.teacher.scores_folder)
     monkeypatch.setattr(teacher_stage, "fit_lambdamart", never)
     run = Run(tiny("train.epochs=1", "data.unlabelled_queries=8", "loss.label_weight=0.5", run="more"))
     assert (
-        run.features_folder,
+        run.data.features_folder,
         run.teacher.scores_folder,
     ) == made  # all that the baseline's artifact depends on
     lists, teacher = run.training_lists()
-    judged = run.data["train"].num_docs
-    raw = run_module.RankingData.load(run.unlabelled_folder)
+    judged = run.data.splits["train"].num_docs
+    raw = run_module.RankingData.load(run.data.unlabelled_folder)
     assert lists.num_queries == 24 + 8
     assert run._unlabelled_facts() == {"unlabelled": {"queries": 8, "docs": raw.num_docs}}
     np.testing.assert_allclose(teacher[judged:], run.teacher.model(raw.features), rtol=1e-6)
@@ -55,7 +55,7 @@ def test_a_file_of_them_whatever_its_labels_and_scores_made_elsewhere(tiny, tmp_
     for split, lists in embedded.data.items():
         write_letor(tmp_path / f"{split}.txt", lists, lambda row, lists=lists: int(lists.labels[row]))
         overrides.append(f"data.{split}={tmp_path / split}.txt")
-    lists = run_module.RankingData.load(embedded.unlabelled_folder)
+    lists = run_module.RankingData.load(embedded.data.unlabelled_folder)
     write_letor(tmp_path / "u.txt", lists, lambda row: row % 5)
     overrides.append(f"data.unlabelled={tmp_path / 'u.txt'}")
     got, scores = Run(tiny(*overrides, run="letor")).training_lists()
@@ -82,5 +82,5 @@ def test_synthetic_lists_come_last_and_are_scored_by_the_teacher(tiny, monkeypat
     assert lists.list_sizes.tolist() == train.list_sizes.tolist() * 3
     np.testing.assert_array_equal(lists.features[: train.num_docs], train.features)
     np.testing.assert_array_equal(all_scores[: train.num_docs], scores)
-    raw = synthetic_lists(run.teacher.model.members, run.data["train"], per_list=2)
+    raw = synthetic_lists(run.teacher.model.members, run.data.splits["train"], per_list=2)
     np.testing.assert_allclose(all_scores[train.num_docs :], 2 * run.teacher.model(raw.features), rtol=1e-6)

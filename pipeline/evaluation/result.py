@@ -33,10 +33,6 @@ def metrics_of_splits(
     }
 
 
-def size_facts(data: RankingData) -> dict[str, int]:
-    return {"queries": data.num_queries, "docs": data.num_docs, "blank_queries": data.num_blank_queries}
-
-
 def provenance() -> dict[str, Any]:
     """The commit, the versions and the device that a result comes from."""
     return {

@@ -10,14 +10,13 @@ import functools
 import importlib.metadata
 import itertools
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 import tensorflow as tf
 
-from pipeline.artifacts import Store
 from pipeline.config import (
     AttentionTeacher,
     EnsembleTeacher,
@@ -31,6 +30,7 @@ from pipeline.config import (
 )
 from pipeline.data import RankingData
 from pipeline.data.splits import SPLITS
+from pipeline.data.stage import DataStage
 from pipeline.data.transform import Transform
 from pipeline.teacher.lambdamart import LambdaMART, fit_lambdamart
 from pipeline.teacher.neural import NeuralTeacher, fit_network, label_loss
@@ -51,23 +51,6 @@ class Teacher(Protocol):
     def __call__(self, features: np.ndarray, offsets: np.ndarray | None = None, /) -> np.ndarray: ...
 
 
-class Splits(Protocol):
-    """What the stage needs of the run; arrays are made when they are first asked for."""
-
-    store: Store
-    strategy: tf.distribute.Strategy
-
-    @property
-    def data(self) -> Mapping[str, RankingData]: ...
-    @property
-    def data_name(self) -> str: ...
-    @property
-    def features_name(self) -> str: ...
-    @property
-    def features_folder(self) -> Path: ...
-    def transformed(self, split: str) -> RankingData: ...
-
-
 @dataclasses.dataclass(frozen=True)
 class Progress:
     """Told what the stage does."""
@@ -82,7 +65,8 @@ class TeacherStage:
     Args:
       config: of the teacher.
       train: options of training that teacher and student share.
-      splits: the data.
+      data: the splits.
+      strategy: of tf.distribute; trains the networks.
       progress: is told.
       label: how the teacher is called there.
 
@@ -94,22 +78,18 @@ class TeacherStage:
         self,
         config: TeacherConfig,
         train: TrainConfig,
-        splits: Splits,
+        data: DataStage,
+        strategy: tf.distribute.Strategy,
         progress: Progress,
         label: str = "teacher",
     ) -> None:
-        self.config, self.train, self.splits, self.progress, self.label = (
-            config,
-            train,
-            splits,
-            progress,
-            label,
-        )
+        self.config, self.train, self.data, self.strategy = config, train, data, strategy
+        self.progress, self.label, self.store = progress, label, data.store
         self.members = []
         if isinstance(config, EnsembleTeacher):
             for number, member in enumerate(config.members):
                 name = f"{label} {number} ({member.name})"
-                self.members.append(TeacherStage(member, train, splits, progress, name))
+                self.members.append(TeacherStage(member, train, data, strategy, progress, name))
         if isinstance(config, MLPTeacher | AttentionTeacher):
             label_loss(config)
 
@@ -121,12 +101,12 @@ class TeacherStage:
         options = {k: v for k, v in dataclasses.asdict(self.config).items() if k not in _NOT_OF_MODEL}
         if isinstance(self.config, LambdaMARTTeacher):
             version = importlib.metadata.version("lightgbm")  # another one may grow other trees
-            return {"data": self.splits.data_name, "teacher": options, "lightgbm": version}
+            return {"data": self.data.name, "teacher": options, "lightgbm": version}
         if isinstance(self.config, MLPTeacher | AttentionTeacher):
-            strategy = self.splits.strategy
+            strategy = self.strategy
             device = strategy.extended.worker_devices[0].split(":")[-2]
             return {
-                "features": self.splits.features_name,
+                "features": self.data.features_name,
                 "teacher": options,
                 "train": {key: getattr(self.train, key) for key in ("jit", "precision", "deterministic")},
                 "device": [device, strategy.num_replicas_in_sync],
@@ -139,16 +119,16 @@ class TeacherStage:
         """Of the artifact `scores`: the model's, or digests of the files that the scores come from."""
         if self.model_key is not None:
             return self.model_key
-        key: dict[str, Any] = {"data": self.splits.data_name, "teacher": {"name": self.config.name}}
+        key: dict[str, Any] = {"data": self.data.name, "teacher": {"name": self.config.name}}
         if isinstance(self.config, EnsembleTeacher):
             key["members"] = [member.scores_key for member in self.members]
         elif isinstance(self.config, RunFileTeacher):
             files = {split: Path(getattr(self.config, split)) for split in SPLITS}
-            key["teacher"] |= {split: self.splits.store.digest(path) for split, path in files.items()}
+            key["teacher"] |= {split: self.store.digest(path) for split, path in files.items()}
         else:
             path, signature = self._model_path()
             files = {"": path} if path.is_file() else {str(p.relative_to(path)): p for p in path.rglob("*")}
-            digests = {name: self.splits.store.digest(p) for name, p in files.items() if p.is_file()}
+            digests = {name: self.store.digest(p) for name, p in files.items() if p.is_file()}
             key["teacher"] |= {"signature": signature, "files": digests}
         return key
 
@@ -170,7 +150,7 @@ class TeacherStage:
     @functools.cached_property
     def model(self) -> Teacher | None:
         """None where (some of) the scores come from files."""
-        config, splits = self.config, self.splits
+        config, data = self.config, self.data
         if isinstance(config, RunFileTeacher):
             return None
         if isinstance(config, EnsembleTeacher):
@@ -178,40 +158,38 @@ class TeacherStage:
             return Ensemble([m for m in models if m is not None]) if None not in models else None
         if isinstance(config, LambdaMARTTeacher):
             assert self.model_key is not None
-            make = functools.partial(fit_lambdamart, config, splits.data["train"], splits.data["vali"])
-            return LambdaMART(splits.store.get("teacher", self.model_key, make))
+            make = functools.partial(fit_lambdamart, config, data.splits["train"], data.splits["vali"])
+            return LambdaMART(self.store.get("teacher", self.model_key, make))
         if isinstance(config, MLPTeacher | AttentionTeacher):
-            return NeuralTeacher(config, self._trained(), Transform.load(splits.features_folder))
+            return NeuralTeacher(config, self._trained(), Transform.load(data.features_folder))
         path, signature = self._model_path()
         num_parameters = None
         if isinstance(config, StudentTeacher):
             result = json.loads((Path(config.run) / "result.json").read_text())
             num_parameters = int(result["models"]["student"]["parameters"])
-        return SavedModel(path, signature, splits.data["train"].num_features, num_parameters=num_parameters)
+        return SavedModel(path, signature, data.splits["train"].num_features, num_parameters=num_parameters)
 
     def _trained(self) -> Path:
-        config, splits, key = self.config, self.splits, self.model_key
+        config, data, key = self.config, self.data, self.model_key
         assert isinstance(config, MLPTeacher | AttentionTeacher)
         assert key is not None
-        chief = is_chief(splits.strategy)
+        chief = is_chief(self.strategy)
 
         def make(folder: Path) -> None:
             fit_network(
                 config,
-                splits.transformed("train"),
-                splits.transformed("vali"),
+                data.transformed("train"),
+                data.transformed("vali"),
                 self.train,
-                splits.strategy,
+                self.strategy,
                 folder,
                 chief=chief,
                 on_epoch=lambda row: self.progress.epoch(self.label, row, config.epochs),
             )
 
-        if not chief and not splits.store.path("teacher", key).exists():
-            make(
-                splits.store.work_path("teacher", key)
-            )  # trains along; the chief, who has the lock, keeps it
-        return splits.store.get("teacher", key, make)
+        if not chief and not self.store.path("teacher", key).exists():
+            make(self.store.work_path("teacher", key))  # trains along; the chief, who has the lock, keeps it
+        return self.store.get("teacher", key, make)
 
     # ---------------------------------------------------------------------------------------------- scores
 
@@ -221,14 +199,14 @@ class TeacherStage:
         for member in self.members:
             _ = member.scores_folder
         is_network = isinstance(self.config, MLPTeacher | AttentionTeacher)
-        if is_network and not self.splits.store.path("scores", self.scores_key).exists():
+        if is_network and not self.store.path("scores", self.scores_key).exists():
             _ = self._trained()  # all workers train it together; then one of them scores
 
         def make(folder: Path) -> None:
-            for split, data in self.splits.data.items():
+            for split, data in self.data.splits.items():
                 np.save(folder / f"{split}.npy", self._scores_of_split(split, data))
 
-        return self.splits.store.get("scores", self.scores_key, make)
+        return self.store.get("scores", self.scores_key, make)
 
     def _scores_of_split(self, split: str, data: RankingData) -> np.ndarray:
         if self.members:
@@ -236,7 +214,7 @@ class TeacherStage:
         if isinstance(self.config, RunFileTeacher):
             path = Path(getattr(self.config, split))
             scores = read_scores(path, data)
-            self.splits.store.check_unchanged(path, self.scores_key["teacher"][split])
+            self.store.check_unchanged(path, self.scores_key["teacher"][split])
             return scores
         return self.score(data, split)
 

@@ -165,7 +165,7 @@ def test_the_data_stage_keeps_the_report_and_says_it_again(tmp_path, caplog):
         caplog.clear()
         data = Run(tiny_config(tmp_path, "stage=data", run=run))
         data()
-        assert json.loads((data.data_folder / "data.json").read_text()) == describe(data.data)
+        assert json.loads((data.data.folder / "data.json").read_text()) == describe(data.data)
         assert "train: 24 queries" in caplog.text
 
 

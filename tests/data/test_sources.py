@@ -266,13 +266,13 @@ def test_a_run_on_an_archive_and_on_its_unpacked_files(tmp_path):
         file.extractall(tmp_path, filter="data")
     unpacked = Run(tiny_config(tmp_path, *overrides, run="unpacked"))
     unpacked()
-    assert unpacked.data_folder != packed.data_folder
+    assert unpacked.data.folder != packed.data.folder
     for split in SPLITS:
         assert unpacked.data[split].fingerprint == packed.data[split].fingerprint
     (tmp_path / "moved").mkdir()
     (tmp_path / "full").rename(tmp_path / "moved" / "full")
     moved = Run(tiny_config(tmp_path, "data=istella", f"data.dir={tmp_path / 'moved'}", run="moved"))
-    assert moved.data_folder == unpacked.data_folder
+    assert moved.data.folder == unpacked.data.folder
 
 
 def test_part_of_the_real_sample_in_a_zip_gives_the_same_as_the_text(real_data, tmp_path):

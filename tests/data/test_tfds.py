@@ -263,7 +263,7 @@ def test_a_run_on_a_tfds_data_set(written, tmp_path):
     overrides = ("data=tfds", "data.builder=letor/mine", f"data.data_dir={written[1]}", "stage=data")
     run = Run(tiny_config(tmp_path, *overrides))
     run()
-    assert run.data["train"].num_queries == 20
-    assert np.load(run.features_folder / "train.npy").shape == (60, 5)
-    described = json.loads((run.data_folder / "data.json").read_text())
+    assert run.data.splits["train"].num_queries == 20
+    assert np.load(run.data.features_folder / "train.npy").shape == (60, 5)
+    described = json.loads((run.data.folder / "data.json").read_text())
     assert described["splits"]["vali"]["docs"] == 60

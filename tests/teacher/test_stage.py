@@ -35,7 +35,7 @@ def test_a_network_is_trained_once_and_scores_by_lists(tiny, listwise, monkeypat
     run, result = listwise
     assert result["models"]["teacher"]["parameters"] > 0
     assert result["models"]["teacher"]["us_per_doc"] > 0
-    test = run.data["test"]
+    test = run.data.splits["test"]
     scores = run.teacher.scores("test")
     first = test.offsets[1]
     alone = run.teacher.model(test.features[:first], test.offsets[:2])
@@ -67,7 +67,7 @@ def test_a_network_is_trained_once_and_scores_by_lists(tiny, listwise, monkeypat
 def test_the_student_of_a_run_teaches_the_next_generation(tiny, listwise):
     run, result = listwise
     born_again = Run(tiny("teacher=student", f"teacher.run={run.config.run_dir}", run="born_again"))
-    test = run.data["test"]
+    test = run.data.splits["test"]
     expected = run.raw_scorer("student").score(test.features, test.offsets)
     np.testing.assert_allclose(born_again.teacher.scores("test"), expected, rtol=1e-4, atol=1e-5)
     found = born_again()["models"]["teacher"]
@@ -89,7 +89,7 @@ def test_the_student_of_a_run_teaches_the_next_generation(tiny, listwise):
 def test_an_ensemble_is_the_mean_of_standardised_scores(tiny, listwise, tmp_path):
     run, _ = listwise
     for split in ("train", "vali", "test"):
-        np.save(tmp_path / f"{split}.npy", np.arange(run.data[split].num_docs) % 7)
+        np.save(tmp_path / f"{split}.npy", np.arange(run.data.splits[split].num_docs) % 7)
     files = ", ".join(f"{split}: {tmp_path / split}.npy" for split in ("train", "vali", "test"))
     trees = "{name: lambdamart, num_trees: 5, num_leaves: 4}"
     members = f"[{trees}, {run.config.run_dir}, {{name: run_file, {files}}}]"

@@ -66,12 +66,12 @@ def test_each_file_of_each_artifact_is_named_and_made_again(whole, tiny, fault, 
             caplog.clear()
             run = Run(config)
             asked = {
-                "data": lambda run=run: run.data_folder,
-                "features": lambda run=run: run.features_folder,
+                "data": lambda run=run: run.data.folder,
+                "features": lambda run=run: run.data.features_folder,
                 "teacher": lambda run=run: run.teacher.model,
                 "scores": lambda run=run: run.teacher.scores_folder,
                 "student": lambda run=run: run.trained("student"),
-                "digests": lambda run=run: run.data_folder,
+                "digests": lambda run=run: run.data.folder,
             }
             asked[kind]()
             if kind != "digests":
@@ -126,8 +126,8 @@ def test_an_artifact_of_an_older_program_is_made_again(whole, fault, monkeypatch
     with fault("artifacts of an older format"):
         monkeypatch.setattr(artifacts, "FORMAT", artifacts.FORMAT + 1)
         newer = Run(config)
-        assert newer.data_folder not in {path.parent for path in files}
-        manifest = json.loads((newer.data_folder / "manifest.json").read_text())
+        assert newer.data.folder not in {path.parent for path in files}
+        manifest = json.loads((newer.data.folder / "manifest.json").read_text())
         assert manifest["format"] == artifacts.FORMAT
 
 

@@ -153,16 +153,16 @@ def test_an_input_that_changes_while_it_is_read(tmp_path, fault, monkeypatch):
     with fault("input that changes while it is read"):
         monkeypatch.setattr(splits_module, "read_letor", write_meanwhile)
         with pytest.raises(ValueError, match=r"train\.txt changed while it was read; mend: run again"):
-            _ = Run(tiny_config(tmp_path, *overrides)).data_folder
+            _ = Run(tiny_config(tmp_path, *overrides)).data.folder
         assert not finished(tmp_path)
         monkeypatch.undo()
-        assert Run(tiny_config(tmp_path, *overrides)).data["train"].num_queries == 4
+        assert Run(tiny_config(tmp_path, *overrides)).data.splits["train"].num_queries == 4
 
 
 def test_scores_that_change_while_they_are_read(tmp_path, fault, monkeypatch):
     config = tiny_config(tmp_path)
     overrides = ["teacher=run_file"]
-    for split, data in Run(config).data.items():
+    for split, data in Run(config).data.splits.items():
         np.save(tmp_path / f"{split}.npy", np.arange(float(data.num_docs)))
         overrides.append(f"teacher.{split}={tmp_path}/{split}.npy")
     changed = Run(tiny_config(tmp_path, *overrides))
