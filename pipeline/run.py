@@ -238,28 +238,26 @@ class Run:
                 score=teacher,
             )
         }
-        epochs = {}
+        epoch_seconds = {}
         for model in self.losses:
             scorer, history = self.raw_scorer(model), load_history(self.trained(model))
-            epochs[model] = len(history["epochs"])
+            epoch_seconds[model] = [row.get("seconds") for row in history["epochs"]]
             models[model] = Scored(
                 scores={s: scorer.score(splits[s].features, splits[s].offsets) for s in ("vali", "test")},
                 facts={
                     "parameters": num_parameters(scorer.scorer),
                     "best_epoch": history["best_epoch"],
-                    "epochs": [
-                        {"seconds": row.get("seconds"), "vali": row["vali"][MONITOR]}
-                        for row in history["epochs"]
-                    ],
+                    "vali_by_epoch": [row["vali"][MONITOR] for row in history["epochs"]],
                 },
                 score=scorer.score,
             )
         found, per_query = evaluate(models, splits, ties=cast(Ties, config.evaluate.ties))
         with atomic(config.run_dir / "per_query.csv") as temporary:
             write_per_query(temporary, splits["test"], per_query)
+        epochs = {model: len(seconds) for model, seconds in epoch_seconds.items()}
         track_result(self.tracking, found["models"], per_query, epochs, convention)
         run = {"seed": config.seed, "command": self.command, **provenance()}
-        run |= {"started": self.started, "seconds": self.seconds}
+        run |= {"started": self.started, "seconds": self.seconds, "epoch_seconds": epoch_seconds}
         result = {"run": run, "config": config.plain(), "data": self.data.facts(), **found}
         return result | {"gate": judge(result, config.evaluate.gate, no_relevant=convention)}
 

@@ -498,11 +498,10 @@ def study_of(tmp_path, values):
             ]
             (folder / "per_query.csv").write_text("\n".join(lines) + "\n")
             jobs.append(claims.Job(run, f"{axis}", folder, []))
-            epochs = [{"seconds": 2.0, "vali": 0.4}, {"seconds": 3.0, "vali": 0.5}]
-            facts = {"parameters": 10, "us_per_doc": 0.5, "epochs": epochs}
+            facts = {"parameters": 10, "us_per_doc": 0.5, "vali_by_epoch": [0.4, 0.5]}
             metrics = {"test": {"ndcg@10": {"zero": float(np.mean(ndcg))}}}
             models = {"student": {**facts, "metrics": metrics}, "teacher": {"us_per_doc": 5.0, "metrics": {}}}
-            results[run].append({"models": models})
+            results[run].append({"models": models, "run": {"epoch_seconds": {"student": [2.0, 3.0]}}})
     return claim, jobs, results
 
 

@@ -43,7 +43,7 @@ def test_only_the_student_learns_from_them(tiny, monkeypatch):
     judged = run.data.splits["train"].num_docs
     raw = run_module.RankingData.load(run.data.unlabelled_folder)
     assert lists.num_queries == 24 + 8
-    assert run._unlabelled_facts() == {"unlabelled": {"queries": 8, "docs": raw.num_docs}}
+    assert run.data.facts()["unlabelled"] == {"queries": 8, "docs": raw.num_docs}
     np.testing.assert_allclose(teacher[judged:], run.teacher.model(raw.features), rtol=1e-6)
     assert np.isfinite(load_history(run.trained("student"))["epochs"][0]["loss"])
 
@@ -52,7 +52,7 @@ def test_a_file_of_them_whatever_its_labels_and_scores_made_elsewhere(tiny, tmp_
     embedded = Run(tiny("data.unlabelled_queries=8", run="embedded"))
     expected, expected_scores = embedded.training_lists()
     overrides = ["data=letor"]
-    for split, lists in embedded.data.items():
+    for split, lists in embedded.data.splits.items():
         write_letor(tmp_path / f"{split}.txt", lists, lambda row, lists=lists: int(lists.labels[row]))
         overrides.append(f"data.{split}={tmp_path / split}.txt")
     lists = run_module.RankingData.load(embedded.data.unlabelled_folder)
@@ -61,7 +61,7 @@ def test_a_file_of_them_whatever_its_labels_and_scores_made_elsewhere(tiny, tmp_
     got, scores = Run(tiny(*overrides, run="letor")).training_lists()
     assert got.fingerprint == expected.fingerprint
     np.testing.assert_array_equal(scores, expected_scores)
-    for split in embedded.data:
+    for split in embedded.data.splits:
         np.save(tmp_path / f"{split}.npy", embedded.teacher.scores(split))
         overrides.append(f"teacher.{split}={tmp_path / split}.npy")
     np.save(tmp_path / "u.npy", embedded.teacher.model(lists.features))

@@ -112,7 +112,14 @@ def _costs(claim: Claim, row: Row, results: Results) -> list[str]:
     own, teacher = fact(row.model, "us_per_doc"), fact("teacher", "us_per_doc")
     ndcg, best = quality(row.model), quality("teacher")
     least = _baseline(claim, results)
-    reached = [_time_to(claim.target, result["models"][row.model].get("epochs", [])) for result in found]
+    reached = [
+        _time_to(
+            claim.target,
+            result["models"][row.model].get("vali_by_epoch", []),
+            result["run"].get("epoch_seconds", {}).get(row.model, []),
+        )
+        for result in found
+    ]
     times = [time for time in reached if time is not None]
     return [
         _number(fact(row.model, "parameters"), ",.0f"),
@@ -140,12 +147,14 @@ def _baseline(claim: Claim, results: Results) -> float | None:
     return None
 
 
-def _time_to(target: float | None, epochs: Sequence[Mapping[str, Any]]) -> tuple[int, float | None] | None:
+def _time_to(
+    target: float | None, vali_by_epoch: Sequence[float], epoch_seconds: Sequence[float | None]
+) -> tuple[int, float | None] | None:
     """Epochs and seconds until validation NDCG@10 reached the target; None where it never did."""
-    for number, row in enumerate(epochs, start=1):
-        if target is not None and row["vali"] >= target:
-            seconds = [earlier["seconds"] for earlier in epochs[:number]]
-            return number, None if None in seconds else sum(seconds)
+    for number, vali in enumerate(vali_by_epoch, start=1):
+        if target is not None and vali >= target:
+            seconds = [value for value in epoch_seconds[:number] if value is not None]
+            return number, sum(seconds) if len(seconds) == number else None
     return None
 
 

@@ -261,14 +261,14 @@ def test_a_run_on_an_archive_and_on_its_unpacked_files(tmp_path):
     overrides = ("data=istella", f"data.dir={tmp_path}", "stage=data")
     packed = Run(tiny_config(tmp_path, *overrides))
     packed()
-    assert packed.data["test"].num_features == 220
+    assert packed.data.splits["test"].num_features == 220
     with tarfile.open(archive) as file:
         file.extractall(tmp_path, filter="data")
     unpacked = Run(tiny_config(tmp_path, *overrides, run="unpacked"))
     unpacked()
     assert unpacked.data.folder != packed.data.folder
     for split in SPLITS:
-        assert unpacked.data[split].fingerprint == packed.data[split].fingerprint
+        assert unpacked.data.splits[split].fingerprint == packed.data.splits[split].fingerprint
     (tmp_path / "moved").mkdir()
     (tmp_path / "full").rename(tmp_path / "moved" / "full")
     moved = Run(tiny_config(tmp_path, "data=istella", f"data.dir={tmp_path / 'moved'}", run="moved"))

@@ -94,7 +94,7 @@ def test_an_ensemble_is_the_mean_of_standardised_scores(tiny, listwise, tmp_path
     trees = "{name: lambdamart, num_trees: 5, num_leaves: 4}"
     members = f"[{trees}, {run.config.run_dir}, {{name: run_file, {files}}}]"
     ensemble = Run(tiny("teacher=ensemble", f"teacher.members={members}", run="ensemble"))
-    test = ensemble.data["test"]
+    test = ensemble.data.splits["test"]
     parts = [member.scores("test") for member in ensemble.teacher.members]
     expected = np.concatenate(
         [

@@ -168,7 +168,7 @@ def test_scores_that_change_while_they_are_read(tmp_path, fault, monkeypatch):
     changed = Run(tiny_config(tmp_path, *overrides))
     _ = changed.teacher.scores_key
     with fault("scores that change while they are read"):
-        np.save(tmp_path / "vali.npy", np.arange(float(changed.data["vali"].num_docs)) + 1)
+        np.save(tmp_path / "vali.npy", np.arange(float(changed.data.splits["vali"].num_docs)) + 1)
         with pytest.raises(ValueError, match=r"vali\.npy changed while it was read"):
             _ = changed.teacher.scores_folder
         assert not list(tmp_path.glob("cache/scores/*/manifest.json"))
