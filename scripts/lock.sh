@@ -25,5 +25,5 @@ printf 'setuptools\n' | lock requirements-build.lock - "$@"
 printf 'tensorflow ; sys_platform == "never"\n' >"$tools/overrides"
 printf '%s\n' tensorflow-tpu==2.20.0 'tf-keras==2.20.*' 'tensorboard==2.20.*' 'tensorflow-serving-api==2.20.*' 'setuptools<81' |
     "$tools/venv/bin/uv" pip compile pyproject.toml - --python-version 3.11 --python-platform x86_64-manylinux_2_31 \
-        --overrides "$tools/overrides" --generate-hashes --no-emit-index-url --no-emit-find-links --quiet \
+        --overrides "$tools/overrides" --generate-hashes --no-emit-index-url --no-emit-find-links --quiet --no-annotate \
         --custom-compile-command scripts/lock.sh --output-file requirements-tpu.lock "$@"

@@ -424,6 +424,7 @@ def lines_of(values, **options):
     claim = Claim(
         **{field.name: getattr(SMALL, field.name) for field in dataclasses.fields(Claim)}
         | {"rows": {"s": Row(run="ours", model="student")}, "convention": "one", "expected": [figure]}
+        | {"axis": {"seed": list(range(len(values)))}}
         | options
     )
     return claim, make_lines(claim, {"ours": [None if v is None else result(one=v) for v in values]})

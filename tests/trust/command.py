@@ -58,6 +58,9 @@ def _command(folder, command, log, limits):
     if "file_bytes" in limits:
         resource.setrlimit(resource.RLIMIT_FSIZE, (limits["file_bytes"],) * 2)
     if "memory_bytes" in limits:
+        import tensorflow as tf
+
+        tf.zeros([])  # starts its threads: without memory for these it ends by itself, with no error to read
         now = psutil.Process().memory_info().vms
         resource.setrlimit(resource.RLIMIT_AS, (now + limits["memory_bytes"],) * 2)
     if limits.get("without_capabilities"):
