@@ -5,6 +5,9 @@ process of its own, one after another, in rounds; shown is the median of the rou
 CPU second on one thread, and per wall second on two. The bound is what the matrix products alone allow
 (bench_limit.py), measured in the same rounds. The peers see the first 200 documents of a list; we cut none.
 
+On a machine with a GPU ours and the bound run there, shares and ratios are of wall seconds, and the share of the
+device's peak (a large square product in the same run) is printed; the peers stay on the CPU. Not run by us.
+
 The peers' environments are made from the package registry in --cache, once; allRank is in none: --allrank names a
 checkout. A peer that cannot be had is null, with the reason.
 """
@@ -176,7 +179,10 @@ def main(arguments: list[str] | None = None) -> None:
         if name in reasons:
             row["reason"] = reasons[name]
         rows.append(row)
-    by_name = {row["name"]: row["docs_per_cpu_s_one_thread"] for row in rows}
+    device = rows[1]["device"]
+    on_gpu = device not in (None, "CPU")
+    key = f"docs_per_s_{options.threads[-1]}_threads" if on_gpu else "docs_per_cpu_s_one_thread"
+    by_name = {row["name"]: row[key] for row in rows}
 
     def ratio(a: str, b: str) -> float | None:
         return by_name[a] / by_name[b] if by_name.get(a) and by_name.get(b) else None
@@ -190,12 +196,18 @@ def main(arguments: list[str] | None = None) -> None:
         times, share = ratio("ours", row["name"]), ratio(row["name"], "bound")
         tail = [f"{times:.2f}" if times else "-", f"{share:.2f}" if share else "-"]
         print(f"| {row['name']} | {' | '.join(figures + tail)} | {row.get('reason', '')}")
-    print("GPU: " + (rows[1].get("device") or "not run" if rows[1].get("device") != "CPU" else "not run"))
+    peak, flops = (median("bound", options.threads[-1], key) for key in ("peak_gflops", "flops_per_doc"))
+    share_of_peak = by_name["ours"] * flops / peak / 1e9 if on_gpu and peak and flops else None
+    if share_of_peak:
+        print(f"GPU: {device}, {by_name['ours']:,.0f} documents per second, {share_of_peak:.3f} of its peak")
+    else:
+        print("GPU: not run")
     if options.json:
         result = {
             "share_of_bound": ratio("ours", "bound"),
             "share_of_bound_one_sample": ratio("ours, S=1", "bound"),
             "ratio": {name: ratio("ours", name) for name in options.peers},
+            "gpu": {"device": device, "share_of_peak": share_of_peak} if on_gpu else "not run",
             "rows": rows,
         }
         options.json.write_text(json.dumps(result, indent=1) + "\n")
