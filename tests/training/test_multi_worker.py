@@ -35,13 +35,18 @@ def start(folder, *overrides, environment=None):
     )
 
 
-def start_workers(folder, number, *overrides):
+def start_workers(folder, number, *overrides, apart=False):
+    """`apart`: all but the first work in folders of their own, with caches of their own."""
     cluster = {"worker": [f"127.0.0.1:{port}" for port in free_ports(number)]}
     configs = [
         json.dumps({"cluster": cluster, "task": {"type": "worker", "index": i}}) for i in range(number)
     ]
     options = ["train.strategy=multi_worker", *overrides]
-    return [start(folder, *options, environment={"TF_CONFIG": config}) for config in configs]
+    folders = [folder / f"worker_{i}" if apart and i else folder for i in range(number)]
+    return [
+        start(each, *options, environment={"TF_CONFIG": config})
+        for each, config in zip(folders, configs, strict=True)
+    ]
 
 
 @pytest.fixture(scope="module")
@@ -65,9 +70,16 @@ def history_and_result(folder):
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [2, 4])
 def test_workers_give_the_curve_and_the_metrics_of_one_device(tmp_path, one_device, number):
-    workers = start_workers(tmp_path, number)
+    apart = number == 2
+    workers = start_workers(tmp_path, number, apart=apart)
     errors = [worker.communicate(timeout=600)[1] for worker in workers]
     assert [worker.returncode for worker in workers] == [0] * number, "\n".join(errors)
+    if apart:  # only the chief writes a student, a result, events
+        other = tmp_path / "worker_1"
+        assert {path.name for path in (other / "out").rglob("*")} == {"log"}
+        kinds = {path.name for path in (other / ".cache" / "rankdistil").iterdir()}
+        assert "student" not in kinds
+        assert "teacher" in kinds
     (history, result), (expected_history, expected) = history_and_result(tmp_path), one_device
     assert [row["loss"] for row in history] == pytest.approx(
         [row["loss"] for row in expected_history], rel=1e-4
