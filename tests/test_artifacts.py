@@ -94,7 +94,9 @@ def _make_slowly(root, seconds, counter):
 def test_of_many_processes_one_makes_and_a_killed_maker_is_replaced(tmp_path):
     context = multiprocessing.get_context("fork")
     counter = context.Value("i", 0)
-    processes = [context.Process(target=_make_slowly, args=(tmp_path, 1.0, counter)) for _ in range(4)]
+    # The first would take longer than the test may; the others start while it works.
+    seconds = (100.0, 0.5, 0.5, 0.5)
+    processes = [context.Process(target=_make_slowly, args=(tmp_path, s, counter)) for s in seconds]
     processes[0].start()
     while counter.value == 0:
         time.sleep(0.01)

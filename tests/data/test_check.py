@@ -163,9 +163,10 @@ def test_the_data_stage_keeps_the_report_and_says_it_again(tmp_path, caplog):
     caplog.set_level("INFO")
     for run in "ab":
         caplog.clear()
-        data = Run(tiny_config(tmp_path, "stage=data", run=run))
-        data()
-        assert json.loads((data.data.folder / "data.json").read_text()) == describe(data.data)
+        of_run = Run(tiny_config(tmp_path, "stage=data", run=run))
+        of_run()
+        data = of_run.data
+        assert json.loads((data.folder / "data.json").read_text()) == describe(data.splits)
         assert "train: 24 queries" in caplog.text
 
 

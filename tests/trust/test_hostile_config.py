@@ -99,6 +99,7 @@ def test_no_other_resolver_is_there():
         "now",
         "hydra",
         "job_folder",
+        "groups_and_choices",  # of --help
         "python_version",
         "oc.create",
         "oc.select",
