@@ -218,9 +218,11 @@ def results_md(claims: Sequence[Claim]) -> str:
             if figure.row == name
         ]
         commit = f", commit {claim.recorded.commit}" if claim.recorded else ""
+        tables = claim.recorded and claim.reference
+        page = f"- [paired tests, time to a given NDCG, cost](docs/{claim.name}.md)\n" if tables else ""
         parts += [
             f"## {claim.title}\n",
-            f"- {claim.state}{commit}; {claim.extent}\n- `{claim.command}`\n- {claim.paper}\n",
+            f"- {claim.state}{commit}; {claim.extent}\n- `{claim.command}`\n- {claim.paper}\n{page}",
             markdown(("row", "metric", "value", "sd", "tolerance", "source"), rows),
         ]
     return "\n".join(parts)
