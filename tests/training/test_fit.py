@@ -282,6 +282,17 @@ def test_jit_changes_nothing_but_speed(tmp_path, jit):
     np.testing.assert_allclose(centred_scores(on), centred_scores(off), rtol=1e-3, atol=1e-3)
 
 
+def test_mixed_precision_learns_what_float32_does(tmp_path):
+    config = dataclasses.replace(CONFIG, weight_decay=0.1)
+    full, full_history = train(tmp_path / "full", config=config)
+    mixed, history = train(tmp_path / "mixed", config=dataclasses.replace(config, precision="bfloat16"))
+    assert [row["loss"] for row in history["epochs"]] == pytest.approx(
+        [row["loss"] for row in full_history["epochs"]], rel=0.01
+    )
+    difference = np.abs(centred_scores(mixed) - centred_scores(full)).max()
+    assert 1e-6 < difference < 0.05  # it was another precision
+
+
 def test_a_strategy_without_its_devices_names_those_found(monkeypatch):
     cpus = tf.config.list_logical_devices("CPU")
     assert make_strategy("auto").num_replicas_in_sync == 1
