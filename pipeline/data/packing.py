@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import weakref
 
 import numpy as np
 import tensorflow as tf
@@ -134,12 +135,16 @@ class PackedBatches:
         (What is prefetched after the end is not used. A data set that ends costs workers a question at each step.)
         """
         specs = self.signature
+        # TensorFlow keeps every `pack` as long as the process lives: it must not keep the data, and their open files.
+        weak = weakref.ref(self)
         num_batches = (self.epochs * self.steps_per_epoch - first_step) * len(replicas)
 
         def load(index: tf.Tensor) -> dict[str, tf.Tensor]:
             def pack(i: np.int64) -> list[np.ndarray]:
+                batches = weak()
+                assert batches is not None, "the data set holds it"
                 step, replica = divmod(int(i), len(replicas))
-                batch = self.batch(first_step + step, replicas[replica])
+                batch = batches.batch(first_step + step, replicas[replica])
                 return [batch[name] for name in specs]
 
             tensors = tf.numpy_function(pack, [index], [spec.dtype for spec in specs.values()])
@@ -147,12 +152,14 @@ class PackedBatches:
                 tensor.set_shape(spec.shape)
             return dict(zip(specs, tensors, strict=True))
 
-        return (
+        dataset = (
             tf.data.Dataset.range(num_batches)
             .repeat()
             .map(load, num_parallel_calls=2, deterministic=True)
             .prefetch(2 * len(replicas))
         )
+        dataset.batches = self  # lives as long as the data set and its iterators
+        return dataset
 
 
 def _multiple_of_8(number: int) -> int:
@@ -183,21 +190,27 @@ def to_lists(
     deterministic; every document has exactly one slot, so it is a gather too.
     """
     index, mask = list_index(sizes, list_size)
-
-    @tf.custom_gradient
-    def gather(values: tf.Tensor) -> tuple[tf.Tensor, object]:
-        return _fill(mask, tf.gather(values, index)), lambda upstream: _at_slots(upstream, slot)
-
-    return gather(docs), mask
+    return _lists_of_docs(docs, index, mask, slot), mask
 
 
 def to_docs(lists: tf.Tensor, slot: tf.Tensor, sizes: tf.Tensor, list_size: int) -> tf.Tensor:
     """The other way: padded lists [B, L, ...] as packed values [D, ...], 0 for the documents that only pad."""
-    starts = tf.cumsum(sizes, exclusive=True)
-    columns = tf.range(list_size)
-    mask = columns[None, :] < sizes[:, None]
-    index = tf.where(mask, starts[:, None] + columns[None, :], 0)
+    return _docs_of_lists(lists, *list_index(sizes, list_size), slot)
 
+
+# TensorFlow keeps the graph around each custom gradient as long as the process lives: here a small one for each shape,
+# not that of every training.
+@tf.function(autograph=False)
+def _lists_of_docs(docs: tf.Tensor, index: tf.Tensor, mask: tf.Tensor, slot: tf.Tensor) -> tf.Tensor:
+    @tf.custom_gradient
+    def gather(values: tf.Tensor) -> tuple[tf.Tensor, object]:
+        return _fill(mask, tf.gather(values, index)), lambda upstream: _at_slots(upstream, slot)
+
+    return gather(docs)
+
+
+@tf.function(autograph=False)
+def _docs_of_lists(lists: tf.Tensor, index: tf.Tensor, mask: tf.Tensor, slot: tf.Tensor) -> tf.Tensor:
     @tf.custom_gradient
     def gather(values: tf.Tensor) -> tuple[tf.Tensor, object]:
         return _at_slots(values, slot), lambda upstream: _fill(mask, tf.gather(upstream, index))

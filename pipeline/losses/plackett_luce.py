@@ -251,6 +251,7 @@ def scaled_cumsum(
     return scale, tuple(sums)
 
 
+@tf.function(autograph=False)  # TensorFlow keeps the graph around a custom gradient: let it be a small one
 @tf.custom_gradient
 def suffix_logsumexp(x: Tensor) -> Any:
     """log sum_{j >= i} exp(x_j) over the last axis, for x of any size; NO_SCORE counts as minus infinity."""

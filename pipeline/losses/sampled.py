@@ -44,26 +44,26 @@ def per_list_loss(
     padding = [[0, 0], [0, padded_size - tf.shape(student)[1]]]
     teacher, student, mask = tf.pad(teacher, padding), tf.pad(student, padding), tf.pad(mask, padding)
 
-    @tf.custom_gradient
-    def sampled(student: Tensor) -> Any:
-        t, s = from_best(teacher, mask), from_best(student, mask)
+    t, s = from_best(teacher, mask), from_best(student, mask)
 
-        def branch(wide: bool) -> tuple[Tensor, Tensor]:
-            picks = plackett_luce.draw(
-                t,
-                num_picks=num_picks,
-                num_samples=sample_size,
-                seed=seed,
-                list_ids=list_ids,
-                wide=wide,
-            )
-            return _value_and_gradient(t, s, mask, picks, num_steps, rao_blackwell, wide)
+    def branch(wide: bool) -> tuple[Tensor, Tensor]:
+        picks = plackett_luce.draw(
+            t,
+            num_picks=num_picks,
+            num_samples=sample_size,
+            seed=seed,
+            list_ids=list_ids,
+            wide=wide,
+        )
+        return _value_and_gradient(t, s, mask, picks, num_steps, rao_blackwell, wide)
 
-        is_narrow = tf.reduce_min(tf.where(mask, tf.minimum(t, s), 0.0)) >= -_NARROW_NATS
-        value, gradient = usual_or_not(is_narrow, lambda: branch(False), lambda: branch(True))
-        return value, lambda upstream: upstream[:, tf.newaxis] * gradient
-
-    return sampled(student)
+    is_narrow = tf.reduce_min(tf.where(mask, tf.minimum(t, s), 0.0)) >= -_NARROW_NATS
+    found = usual_or_not(is_narrow, lambda: branch(False), lambda: branch(True))
+    value, gradient = map(tf.stop_gradient, found)
+    # Plus 0, with this gradient by the student. Not tf.custom_gradient: TensorFlow keeps the graph around each as
+    # long as the process lives.
+    nothing = student - tf.stop_gradient(student)
+    return value + tf.reduce_sum(tf.math.multiply_no_nan(gradient, nothing), -1)
 
 
 def _value_and_gradient(

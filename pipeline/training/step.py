@@ -86,10 +86,15 @@ class TrainingStep(keras.Model):
         if self.scales_loss:
             gradients = self.optimizer.get_unscaled_gradients(gradients)
         loss = tf.reduce_sum(per_list)
-        global_loss = tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, loss)
+        replicas = tf.distribute.get_replica_context()
+        # A sum over one replica is a custom gradient, too: see `_lists_of_docs`.
+        alone = replicas.num_replicas_in_sync == 1
+        global_loss = loss if alone else replicas.all_reduce(tf.distribute.ReduceOp.SUM, loss)
         is_first_bad = tf.logical_and(self.bad_step < 0, tf.logical_not(tf.math.is_finite(global_loss)))
         self.bad_step.assign(tf.where(is_first_bad, step, self.bad_step))
-        self.optimizer.apply_gradients(zip(gradients, variables, strict=True))
+        self.optimizer.apply_gradients(
+            zip(gradients, variables, strict=True), skip_gradients_aggregation=alone
+        )
         self.loss_sum.update_state(loss)
         self.num_lists.update_state(tf.math.count_nonzero(batch["sizes"], dtype=tf.float32))
         return {"loss": self.loss_sum.result() / self.num_lists.result()}

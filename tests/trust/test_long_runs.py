@@ -1,4 +1,4 @@
-"""Memory and open files stay where they were over many epochs; 2,000 of them with
+"""Memory and open files stay where they were over many epochs and many runs; 2,000 and 60 of them with
 RANKDISTIL_LONG=1 scripts/test.sh tests/trust/test_long_runs.py
 """
 
@@ -8,7 +8,11 @@ import os
 
 import psutil
 
+from pipeline.data.packing import PackedBatches
+from pipeline.run import Run
+from tests.conftest import tiny_config
 from tests.training.test_fit import CONFIG, train
+from tests.trust.command import FAST
 
 LONG = os.environ.get("RANKDISTIL_LONG") == "1"
 
@@ -39,3 +43,17 @@ def test_many_epochs(tmp_path, fault):
     with fault("many epochs", f"{epochs} epochs: {memory:+.0f} MB, {files:+d} open files"):
         assert files <= 0
         assert memory < (60 if LONG else 30)
+
+
+def test_many_runs_in_one_process(tmp_path, fault):
+    runs = 60 if LONG else 6
+    quick = (*FAST, "train.epochs=1", "train.baseline=false", "stage=student")
+    points = []
+    for seed in range(runs):
+        Run(tiny_config(tmp_path, *quick, f"seed={seed}", run=f"run{seed}"))()
+        points.append(measured())
+    memory, files = growth(points)
+    with fault("many runs in one process", f"{runs} runs: {memory:+.0f} MB, {files:+d} open files"):
+        assert files <= 0
+        assert memory < 4 * runs
+        assert not [thing for thing in gc.get_objects() if type(thing) is PackedBatches]
