@@ -41,5 +41,5 @@ def read_unlabelled(config: DataConfig, folder: Path, *, num_features: int) -> R
         missing_value=config.missing_value,
         out_dir=folder,
     )
-    np.save(folder / "labels.npy", np.full(lists.num_docs, -1, np.float32))
+    np.save(folder / "labels.npy", np.full(lists.num_docs, -1, np.float32), allow_pickle=False)
     return RankingData.load(folder)

@@ -58,7 +58,8 @@ def export(student: RawScorer, test: RankingData, config: ExportConfig, run_dir:
     with tempfile.TemporaryDirectory(dir=run_dir) as folder:  # in bounded memory
         transformed = Path(folder) / "features.npy"
         student.transform.write(test.features, transformed)
-        expected = scoring_function(student.scorer)(np.load(transformed, mmap_mode="r"), test.offsets)
+        features = np.load(transformed, mmap_mode="r", allow_pickle=False)
+        expected = scoring_function(student.scorer)(features, test.offsets)
     expected_ndcg = _mean_ndcg(expected, test)
     # The weights of a folded layer differ by the features' scales, which 8 bits a matrix do not hold.
     unfolded = RawScorer(student.transform, student.scorer, fold=False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,8 @@ class SavedModel:
       num_parameters: if it is known.
 
     Raises:
-      ValueError: no such signature, or one that takes something else; names what there is.
+      ValueError: no such signature, or one that takes something else; names what there is. A file that holds a
+        Python lambda, or is not of the format `.keras`.
     """
 
     def __init__(
@@ -45,6 +47,8 @@ class SavedModel:
             self._call: Callable[..., Any] = signatures[name]
             specs = dict(signatures[name].structured_input_signature[1])
         else:
+            if not zipfile.is_zipfile(path):  # Keras would read it as HDF5, whose layers may hold code
+                raise ValueError(f"{path} is not in the format of .keras files; mend: save the model again")
             self._model = keras.models.load_model(str(path), compile=False, safe_mode=True)
             self._where = str(path)
             if len(self._model.inputs) != 1:

@@ -10,6 +10,7 @@ import functools
 import importlib.metadata
 import itertools
 import json
+import logging
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
@@ -38,6 +39,8 @@ from pipeline.teacher.run_file import read_scores
 from pipeline.teacher.saved_model import SavedModel
 from pipeline.teacher.scores import zscore
 from pipeline.training.strategy import is_chief
+
+log = logging.getLogger(__name__)
 
 _DOCS = 1 << 16  # documents scored at a time, in whole lists; so often the bar moves
 _NOT_OF_MODEL = ("scores", "unlabelled", "synthetic_lists")  # options that change no raw score of the splits
@@ -167,6 +170,10 @@ class TeacherStage:
         if isinstance(config, StudentTeacher):
             result = json.loads((Path(config.run) / "result.json").read_text())
             num_parameters = int(result["models"]["student"]["parameters"])
+        else:
+            log.warning(
+                "%s is a program that runs with your rights: load no model that you do not trust", path
+            )
         return SavedModel(path, signature, data.splits["train"].num_features, num_parameters=num_parameters)
 
     def _trained(self) -> Path:
