@@ -224,6 +224,16 @@ def main() -> None:
             raise
         print(explain(error, given.overrides), file=sys.stderr)
         raise SystemExit(MISTAKE) from None
+    except (
+        OSError,
+        ValueError,
+    ) as error:  # of the run's folder and its log, which Hydra makes before the run
+        cause = error.__cause__ if isinstance(error.__cause__, OSError) else error
+        line = explained(cause) if isinstance(cause, OSError) else None
+        if line is None:
+            raise
+        print(line, file=sys.stderr)
+        raise SystemExit(MISTAKE) from None
     except KeyboardInterrupt:
         print("stopped; the same command goes on", file=sys.stderr)
         raise SystemExit(STOPPED) from None

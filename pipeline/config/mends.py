@@ -10,6 +10,7 @@ _FULL = "mend: free some, or set run_dir and cache_dir to a larger one"
 _RIGHT = (
     "mend: give this user the right to read or write it, or set run_dir and cache_dir to folders of your own"
 )
+_FILE = "mend: a part of this path is a file; name another folder"
 _OF_SYSTEM = {
     errno.ENOSPC: _FULL,
     errno.EDQUOT: _FULL,
@@ -17,6 +18,8 @@ _OF_SYSTEM = {
     errno.EACCES: _RIGHT,
     errno.EPERM: _RIGHT,
     errno.EROFS: _RIGHT,
+    errno.EEXIST: _FILE,
+    errno.ENOTDIR: _FILE,
 }
 _OF_TENSORFLOW = {
     "ResourceExhaustedError": _FULL,

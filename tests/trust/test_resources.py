@@ -93,6 +93,22 @@ def test_a_disk_that_fills_up(small_disk, tmp_path, whole, fault):
     assert metrics(result_of(folder)) == metrics(whole)
 
 
+def assert_one_line(code, text, problem):
+    """Before there is a log."""
+    assert code == MISTAKE, text
+    assert "Traceback" not in text
+    (line,) = [line for line in text.splitlines() if problem in line]
+    assert "mend: " in line
+
+
+def test_a_run_dir_that_is_a_file(tmp_path, fault):
+    (tmp_path / "run").write_text("mine")
+    with fault("run_dir is a file"):
+        assert_one_line(*run(tmp_path, "stage=data"), "File exists: 'run'")
+        assert_one_line(*run(tmp_path, "stage=data", "run_dir=run/a", log="log"), "Not a directory: 'run/a'")
+        assert (tmp_path / "run").read_text() == "mine"
+
+
 OTHER_USER = 54321
 
 
@@ -108,9 +124,14 @@ def test_a_folder_without_the_right_to_write(tmp_path, fault):
     tmp_path.chmod(0o755)
     with fault("no right to write: run_dir"):
         code, text = run(tmp_path, log="mine/log", without_capabilities=True)
-        assert code != 0
-        assert "Permission denied" in text
+        assert_one_line(code, text, "Permission denied: 'run'")
         assert not (tmp_path / "run").exists()
+    with fault("no right to write: a run_dir that is there"):
+        for path in (tmp_path / "before", tmp_path / "before" / "log"):
+            os.chown(path, OTHER_USER, OTHER_USER)
+        (mine / "log").write_text("")
+        code, text = run(tmp_path, "stage=data", "run_dir=before", log="mine/log", without_capabilities=True)
+        assert_one_line(code, text, f"Permission denied: '{tmp_path}/before/log'")
     with fault("no right to write: cache_dir"):
         (mine / "log").write_text("")
         where = ("run_dir=mine/run", "cache_dir=fresh")
