@@ -30,6 +30,7 @@ _SMALL = 1 << 20  # bytes; a smaller file is hashed in about a millisecond, so i
 _SETTLED = 2.0  # seconds; the coarsest time stamps of file systems, within which a change may not show
 # Seconds without a sign of life after which a lock of another host is stale; NFS clients may see a sign 60 s late.
 _LEASE = 180.0
+_SECOND_LOOK = 0.5  # seconds
 
 
 def fingerprint(value: Any) -> str:
@@ -86,6 +87,17 @@ def write_json(path: Path, value: Any) -> None:
 def _lease(path: Path) -> filelock.SoftFileLease:
     """A lock whose holder refreshes it; that of a process which is gone from this host is stale at once."""
     return filelock.SoftFileLease(path, lease_duration=_LEASE, heartbeat_interval=_LEASE / 6)
+
+
+def _is_ours(lock: filelock.SoftFileLease) -> bool:
+    """Whether the lock still is this process's.
+
+    A contender that took it for a dead holder's may have put its own file there for an instant: lost is what is so
+    at a second look, too.
+    """
+    if not lock.is_lock_held_by_us:
+        time.sleep(_SECOND_LOOK)
+    return lock.is_lock_held_by_us
 
 
 def _holder(lock: filelock.SoftFileLease) -> str:
@@ -231,7 +243,7 @@ class Store:
             with _full_disk_named(work):
                 make(work)
             # A process that stood still for longer than the lease was taken for dead, and another one makes this now.
-            if lock.is_lock_held_by_us:
+            if _is_ours(lock):
                 self._finish(work, folder, key)
                 return folder
         finally:
