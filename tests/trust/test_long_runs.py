@@ -8,7 +8,6 @@ import os
 
 import psutil
 
-from pipeline.data.packing import PackedBatches
 from pipeline.run import Run
 from tests.conftest import tiny_config
 from tests.training.test_fit import CONFIG, train
@@ -56,4 +55,3 @@ def test_many_runs_in_one_process(tmp_path, fault):
     with fault("many runs in one process", f"{runs} runs: {memory:+.0f} MB, {files:+d} open files"):
         assert files <= 0
         assert memory < 4 * runs
-        assert not [thing for thing in gc.get_objects() if type(thing) is PackedBatches]
