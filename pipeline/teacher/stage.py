@@ -211,7 +211,7 @@ class TeacherStage:
 
         def make(folder: Path) -> None:
             for split, data in self.data.splits.items():
-                np.save(folder / f"{split}.npy", self._scores_of_split(split, data))
+                np.save(folder / f"{split}.npy", self._scores_of_split(split, data), allow_pickle=False)
 
         return self.store.get("scores", self.scores_key, make)
 
