@@ -61,7 +61,9 @@ class Transform:
         """Writes transform.npz into an existing folder."""
         values = dataclasses.asdict(self)
         np.savez(
-            folder / "transform.npz", **{name: value for name, value in values.items() if value is not None}
+            folder / "transform.npz",
+            allow_pickle=False,
+            **{name: value for name, value in values.items() if value is not None},
         )
 
     @staticmethod
