@@ -15,7 +15,9 @@ import yaml
 
 from pipeline.cli import main
 from pipeline.config import STAGES
-from tests.conftest import ROOT, TINY
+from pipeline.run import Run
+from tests.conftest import ROOT, TINY, tiny_config
+from tests.trust.command import metrics
 
 
 def rankdistil(*overrides, cwd, python_path=None):
@@ -52,6 +54,7 @@ def test_a_wheel_runs_from_any_folder(wheel, tmp_path):
     }  # fmt: skip
     result = json.loads((out / "result.json").read_text())
     assert result["run"]["commit"] is None  # not from a checkout: it is the wheel's code that ran
+    assert metrics(result) == metrics(Run(tiny_config(tmp_path / "checkout"))())
     assert (tmp_path / "work" / ".cache" / "rankdistil" / "teacher").is_dir()
 
 

@@ -47,7 +47,7 @@ def run(folder, *overrides, log="stderr", **limits):
 
 def _command(folder, command, log, limits):
     """Limits: kill_at=(part of a path, number of the write), file_bytes, memory_bytes (beyond what is used now),
-    without_capabilities."""
+    without_capabilities, threads."""
     os.chdir(folder)
     output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(output, 1)
@@ -57,9 +57,13 @@ def _command(folder, command, log, limits):
         _kill_at(*limits["kill_at"])
     if "file_bytes" in limits:
         resource.setrlimit(resource.RLIMIT_FSIZE, (limits["file_bytes"],) * 2)
-    if "memory_bytes" in limits:
-        import tensorflow as tf
+    import tensorflow as tf
 
+    if "threads" in limits:
+        tf.config.threading.set_intra_op_parallelism_threads(limits["threads"])
+        tf.config.threading.set_inter_op_parallelism_threads(limits["threads"])
+        os.cpu_count = lambda: limits["threads"]  # LightGBM's
+    if "memory_bytes" in limits:
         tf.zeros([])  # starts its threads: without memory for these it ends by itself, with no error to read
         now = psutil.Process().memory_info().vms
         resource.setrlimit(resource.RLIMIT_AS, (now + limits["memory_bytes"],) * 2)
