@@ -1,7 +1,10 @@
 # docker build -t rankdistil .                            CPU;  --build-arg DEVICE=gpu: with CUDA, then run with --gpus all
-# docker run -v "$PWD/out:/out" rankdistil [OVERRIDES]    the main job on the embedded data; writes /out/outputs/DATE_TIME
-# docker run -v DATA:/data:ro -v "$PWD/out:/out" rankdistil reproduce NAME      a published comparison, conf/reproduce
-# Needs no network, a read-only root file system does (--read-only --tmpfs /tmp), and so does any --user.
+#   --build-arg REVISION=$(git rev-parse HEAD)            the commit, for the label and result.json
+# mkdir -p out && docker run --user "$(id -u):$(id -g)" -v "$PWD/out:/out" rankdistil [OVERRIDES]
+#                           the main job on the embedded data; writes /out/outputs/DATE_TIME
+# docker run ... -v DATA:/data:ro rankdistil reproduce NAME                     a published comparison, conf/reproduce
+# docker run ... rankdistil rankdistil-rank | rankdistil-report | tensorboard | python | sh ...
+# Needs no network, a read-only root file system does (--read-only --tmpfs /tmp), and so does any --user that may write /out.
 ARG PYTHON_IMAGE=python:3.11-slim-bookworm
 
 FROM ${PYTHON_IMAGE} AS build
@@ -34,7 +37,7 @@ reproduce)
     shift
     set -- rankdistil-reproduce --data /data --out /out/reproduce "$@"
     ;;
-rankdistil* | python | sh) ;;
+rankdistil* | tensorboard | python | sh) ;;
 *) set -- rankdistil "$@" ;;
 esac
 exec "$@"
@@ -57,6 +60,7 @@ LABEL org.opencontainers.image.title="rankdistil-pipeline" \
       org.opencontainers.image.licenses="Apache-2.0" \
       org.opencontainers.image.version="${VERSION}" \
       org.opencontainers.image.revision="${REVISION}"
+ENV RANKDISTIL_COMMIT=${REVISION}
 
 USER 10001:10001
 WORKDIR /out

@@ -53,10 +53,10 @@ def _device() -> str:
 
 
 def _commit() -> str | None:
-    """The commit of the checkout that this package runs from; None for an installed one."""
+    """The commit of the checkout that this package runs from; an installed one's is what its image says, or None."""
     root = Path(__file__).resolve().parents[2]
     if not (root / ".git").exists():
-        return None
+        return os.environ.get("RANKDISTIL_COMMIT")
     command = ["git", "-C", str(root), "describe", "--always", "--abbrev=40", "--dirty", "--exclude=*"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     return done.stdout.strip() or None

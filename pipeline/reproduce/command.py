@@ -70,6 +70,9 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     except (ClaimError, ConfigError) as error:
         print(f"error: {error}", file=sys.stderr)
         code = MISTAKE
+    except PermissionError as error:
+        print(f"error: {error}; mend: give this user the right, or another --out", file=sys.stderr)
+        code = MISTAKE
     except KeyboardInterrupt:
         print("interrupted; the same command goes on", file=sys.stderr)
         code = INTERRUPTED
