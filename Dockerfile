@@ -13,10 +13,11 @@ ARG DEVICE=cpu
 RUN python -m venv --without-pip /opt/rankdistil
 WORKDIR /src
 COPY requirements-build.lock requirements-${DEVICE}.lock ./
-# setuptools first, then no build isolation: nothing that is not in a lock runs.
+# setuptools first, then no build isolation: nothing that is not in a lock runs. Headers (0.4 GB) are for compiling operations.
 RUN --mount=type=cache,target=/root/.cache/pip \
     pip --python /opt/rankdistil/bin/python install --require-hashes -r requirements-build.lock \
-    && pip --python /opt/rankdistil/bin/python install --require-hashes --no-build-isolation -r "requirements-${DEVICE}.lock"
+    && pip --python /opt/rankdistil/bin/python install --require-hashes --no-build-isolation -r "requirements-${DEVICE}.lock" \
+    && rm -r /opt/rankdistil/lib/python3*/site-packages/tensorflow/include
 COPY . .
 RUN --mount=type=cache,target=/root/.cache/pip \
     pip --python /opt/rankdistil/bin/python install --no-deps --no-build-isolation .
