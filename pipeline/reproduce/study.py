@@ -102,7 +102,7 @@ def _tested(test: Comparison | None, corrected: float | None) -> list[str]:
     return [
         _number(test["difference"], "+.4f"),
         "-" if test["ci95"] is None else "{:+.4f} to {:+.4f}".format(*test["ci95"]),
-        _number(corrected),
+        "<0.0001" if corrected is not None and corrected < 1e-4 else _number(corrected),
         f"{test['win']}/{test['tie']}/{test['loss']}",
     ]
 
