@@ -31,6 +31,7 @@ FILES = {"data.json", "export.json", "student.onnx", "student.tflite"}
 ELSEWHERE = (
     "scripts/test.sh",
     "docker",
+    "$run",
     "tensorboard",
     "scripts/bench.py",
     "scripts/reproduce.sh",
@@ -43,6 +44,8 @@ def test_every_command_is_known():
     assert {name for name in names if name not in MODULES} <= {
         "scripts/test.sh",
         "docker",
+        "mkdir",
+        "$run",  # docker run
         "tensorboard",
         "python",
     }
