@@ -112,6 +112,7 @@ class _Epochs(keras.callbacks.Callback):
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         self.step = self.first_step + batch + 1
         if self.preempted and self.step < self.batches.steps_per_epoch:
+            self._check_finite()  # else the checkpoint before would be lost
             self.save()
             raise Interrupted(
                 f"stopped after epoch {len(self.history)}, step {self.step}; run again to go on"

@@ -67,7 +67,11 @@ class TrainingStep(keras.Model):
     def state(self) -> list[tf.Variable]:
         """Everything that the next step depends on."""
         metrics = [variable for metric in self.metrics for variable in metric.variables]
-        return [*self.scorer.variables, *self.optimizer.variables, *metrics]
+        scale = (
+            self.optimizer._loss_scale if self.scales_loss else None
+        )  # not among the optimizer's variables
+        of_scale = [] if scale is None else [scale.current_loss_scale, scale.counter]
+        return [*self.scorer.variables, *self.optimizer.variables, *metrics, *of_scale]
 
     def train_step(self, batch: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
         step = self.optimizer.iterations

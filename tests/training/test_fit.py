@@ -273,6 +273,43 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_checkpoint(t
     assert all(np.isfinite(array).all() for array in arrays)
 
 
+def test_sigterm_after_a_loss_that_is_not_finite_saves_nothing(tmp_path, monkeypatch):
+    batch = PackedBatches.batch
+
+    def signalling(self, step, replica=0):
+        if step == 5:  # of 20; the call ends after 8
+            os.kill(os.getpid(), signal.SIGTERM)
+        return batch(self, step, replica)
+
+    def explode(teacher, labels, student, mask, *, seed, list_ids):
+        per_list = listnet(teacher, labels, student, mask, seed=seed, list_ids=list_ids)
+        return per_list * tf.where(seed[1] >= 2, np.nan, 1.0)
+
+    monkeypatch.setattr(PackedBatches, "batch", signalling)
+    with pytest.raises(FloatingPointError, match=r"epoch 1, step 3, on queries 1-\d+;"):
+        train(tmp_path / "a", loss=explode, config=dataclasses.replace(CONFIG, lists_per_batch=1))
+    assert not (tmp_path / "a" / "checkpoint.npz").exists()
+
+
+def test_a_loss_scale_that_has_changed_is_taken_up_again(tmp_path):
+    config = dataclasses.replace(CONFIG, precision="float16", jit="off", epochs=2)
+
+    def large(
+        teacher, labels, student, mask, *, seed, list_ids
+    ):  # its scaled gradients are beyond float16 at first
+        return 1000.0 * listnet(teacher, labels, student, mask, seed=seed, list_ids=list_ids)
+
+    def kill(row):
+        raise Killed
+
+    with pytest.raises(Killed):
+        train(tmp_path / "killed", config=config, loss=large, on_epoch=kill)
+    arrays, _ = fit_module.checkpoint.load_arrays(tmp_path / "killed" / "checkpoint.npz")
+    assert arrays[-2] < 2.0**15
+    resumed = train(tmp_path / "killed", config=config, loss=large)
+    assert_same(resumed, train(tmp_path / "whole", config=config, loss=large))
+
+
 @pytest.mark.parametrize("jit", ["loss", "step"])
 def test_jit_changes_nothing_but_speed(tmp_path, jit):
     """Noise is left out: XLA draws it in another order."""
