@@ -69,7 +69,7 @@ def _explained(wrong: int, text: bytearray, where: int, options: Options) -> tup
     if wrong == parse.NO_QID:
         return (
             f"no qid:<id> after the label in {excerpt(line)}",
-            "write the query's id there, or give the rows of each query in a file with group_sizes",
+            "write the query's id there (LightGBM's .query file: read_letor(..., group_sizes=FILE) in Python)",
         )
     if wrong == parse.BAD_INDEX and re.match(rb"0+:", token):
         return f"feature index 0 in {shown}", "number the features from 1"
