@@ -14,16 +14,17 @@ from tests.trust.command import finished, run, start
 FORK = multiprocessing.get_context("fork")
 
 
-def _make(root, seconds, made, outcome, maker):
-    """Makes one artifact and reads it; a partial one would show."""
+def _make(root, num_slow, made, outcome, maker):
+    """Makes one artifact and reads it; a partial one would show. The first `num_slow` makers take too long."""
 
     def make(folder):
         with made.get_lock():
             made.value += 1
+            seconds = 100.0 if made.value <= num_slow else 0.1
             maker.value = os.getpid()
         for part in range(4):
             (folder / f"{part}.txt").write_text(str(part) * 1000)
-            time.sleep(seconds / 4)
+            time.sleep(seconds)
 
     folder = Store(root).get("teacher", {"a": 1}, make)
     whole = [(folder / f"{part}.txt").read_text() == str(part) * 1000 for part in range(4)]
@@ -31,9 +32,9 @@ def _make(root, seconds, made, outcome, maker):
         outcome.value += all(whole)
 
 
-def eight(root, seconds):
+def eight(root, num_slow):
     made, good, maker = (FORK.Value("i", 0) for _ in range(3))
-    processes = [FORK.Process(target=_make, args=(root, seconds, made, good, maker)) for _ in range(8)]
+    processes = [FORK.Process(target=_make, args=(root, num_slow, made, good, maker)) for _ in range(8)]
     for process in processes:
         process.start()
     return processes, made, good, maker
@@ -41,7 +42,7 @@ def eight(root, seconds):
 
 def test_eight_processes_make_an_artifact_once(tmp_path, fault):
     with fault("eight processes, one cache"):
-        processes, made, good, _ = eight(tmp_path, 0.4)
+        processes, made, good, _ = eight(tmp_path, num_slow=0)
         for process in processes:
             process.join(60)
         assert (made.value, good.value) == (1, 8)
@@ -50,9 +51,10 @@ def test_eight_processes_make_an_artifact_once(tmp_path, fault):
 
 def test_the_killed_maker_is_replaced_by_the_next(tmp_path, fault):
     with fault("eight processes, the maker killed twice"):
-        processes, made, good, maker = eight(tmp_path, 1.0)
+        processes, made, good, maker = eight(tmp_path, num_slow=2)
         for kills in (1, 2):
             while made.value < kills:
+                assert any(process.is_alive() for process in processes)
                 time.sleep(0.01)
             with made.get_lock():  # not by the lock's file, where a contender's own may stand for an instant
                 pid = maker.value
