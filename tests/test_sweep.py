@@ -53,11 +53,11 @@ def test_a_sweep_trains_the_teacher_once_lists_what_failed_and_resumes(tmp_path)
 
 
 def test_a_crash_leaves_its_traceback_in_the_log_of_its_job(tmp_path):
-    (tmp_path / "file").write_text("not a folder")
-    done = rankdistil("-m", *SMALL, "stage=data", "cache_dir=file/below,fine", "run_dir=sweep", cwd=tmp_path)
+    (tmp_path / "loop").symlink_to("loop")  # an error that has no mend of its own
+    done = rankdistil("-m", *SMALL, "stage=data", "cache_dir=loop/below,fine", "run_dir=sweep", cwd=tmp_path)
     assert done.returncode == 1
     (failed,) = tmp_path.glob("sweep/*/failed")
-    assert "NotADirectoryError" in failed.read_text()
+    assert "symbolic links" in failed.read_text()
     assert "Traceback (most recent call last)" in (failed.parent / "log").read_text()
     assert "2 jobs, 1 failed" in done.stderr
 
