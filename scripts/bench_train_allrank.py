@@ -14,19 +14,19 @@ mode, threads, epochs, checkout = sys.argv[1], int(sys.argv[2]), int(sys.argv[3]
 workload.limit_threads(threads)
 sys.path.insert(0, checkout)
 
-import numpy as np  # noqa: E402
-import torch  # noqa: E402
+import numpy as np  # noqa: E402  (after the limit of threads)
+import torch  # noqa: E402  (after the limit of threads)
 
 # allRank takes a composition of functions from torchvision, whose releases fit one torch each.
 vision, transforms = types.ModuleType("torchvision"), types.ModuleType("torchvision.transforms")
-transforms.Compose = lambda steps: lambda x: functools.reduce(lambda value, f: f(value), steps, x)  # type: ignore[attr-defined]
-vision.transforms = transforms  # type: ignore[attr-defined]
+transforms.Compose = lambda steps: lambda x: functools.reduce(lambda value, f: f(value), steps, x)  # type: ignore[attr-defined]  # a stand-in
+vision.transforms = transforms  # type: ignore[attr-defined]  # a stand-in
 sys.modules |= {"torchvision": vision, "torchvision.transforms": transforms}
 
-from allrank.data import dataset_loading  # noqa: E402
-from allrank.models.losses import listMLE  # noqa: E402
-from allrank.models.model import make_model  # noqa: E402
-from allrank.training import train_utils  # noqa: E402
+from allrank.data import dataset_loading  # noqa: E402  (after the limit of threads)
+from allrank.models.losses import listMLE  # noqa: E402  (after the limit of threads)
+from allrank.models.model import make_model  # noqa: E402  (after the limit of threads)
+from allrank.training import train_utils  # noqa: E402  (after the limit of threads)
 
 logging.disable(logging.CRITICAL)
 torch.set_num_threads(threads)
@@ -35,7 +35,7 @@ np.random.seed(0)  # noqa: NPY002  (allRank draws from it)
 work = workload.reference()
 sizes = np.diff(work.offsets)
 queries = np.repeat(np.arange(len(sizes)), sizes)
-cut = transforms.Compose([dataset_loading.FixLength(workload.CUT), dataset_loading.ToTensor()])  # type: ignore[attr-defined]
+cut = transforms.Compose([dataset_loading.FixLength(workload.CUT), dataset_loading.ToTensor()])  # type: ignore[attr-defined]  # a stand-in
 
 
 def dataset(num_lists: int, transform: object) -> dataset_loading.LibSVMDataset:

@@ -13,11 +13,11 @@ os.environ["JAX_PLATFORMS"] = "cpu"
 if threads == 1:
     os.environ["XLA_FLAGS"] = "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"
 
-import jax  # noqa: E402
-import jax.numpy as jnp  # noqa: E402
-import numpy as np  # noqa: E402
-import optax  # noqa: E402
-import rax  # noqa: E402
+import jax  # noqa: E402  (after the limit of threads)
+import jax.numpy as jnp  # noqa: E402  (after the limit of threads)
+import numpy as np  # noqa: E402  (after the limit of threads)
+import optax  # noqa: E402  (after the limit of threads)
+import rax  # noqa: E402  (after the limit of threads)
 
 dims = (workload.NUM_FEATURES, *workload.HIDDEN, 1)
 keys = jax.random.split(jax.random.PRNGKey(0), len(dims))

@@ -83,6 +83,6 @@ def guard() -> None:
         _check(composed, overrides)
         return composed
 
-    ConfigLoaderImpl.load_configuration = load_checked  # type: ignore[method-assign]
+    ConfigLoaderImpl.load_configuration = load_checked  # type: ignore[method-assign]  # replaced on purpose
     for name in _FORBIDDEN_RESOLVERS:
         OmegaConf.clear_resolver(name)

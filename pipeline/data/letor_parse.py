@@ -51,9 +51,9 @@ _Function = TypeVar("_Function", bound=Callable[..., Any])
 def compiled(function: _Function) -> _Function:
     """numba.njit that runs without the interpreter lock, kept on disk where some folder for that is writable."""
     try:  # __pycache__ beside this file, else the user's cache folder
-        return numba.njit(nogil=True, error_model="numpy", cache=True)(function)  # type: ignore[no-any-return]
+        return numba.njit(nogil=True, error_model="numpy", cache=True)(function)
     except RuntimeError:
-        return numba.njit(nogil=True, error_model="numpy")(function)  # type: ignore[no-any-return]
+        return numba.njit(nogil=True, error_model="numpy")(function)
 
 
 # What is called for every value: a call that takes an array would count references, which costs more than the work.

@@ -31,7 +31,7 @@ class Scorer(keras.Model):
         self.num_features = num_features
 
     def call(self, features: tf.Tensor, layout: Layout | None = None, training: bool = False) -> tf.Tensor:
-        raise NotImplementedError
+        raise NotImplementedError  # of each scorer
 
     def split_first(self) -> tuple[keras.layers.Dense, Callable[[tf.Tensor], tf.Tensor]] | None:
         """The one dense layer that sees the features, and what makes scores of its output; None if others see them."""
@@ -79,7 +79,7 @@ class _Network(Scorer):
         self, x: tf.Tensor, layout: Layout | None, is_document: tf.Tensor | None, training: bool
     ) -> tf.Tensor:
         """[D, F] -> [D, C]."""
-        raise NotImplementedError
+        raise NotImplementedError  # of each scorer
 
 
 class MLPScorer(_Network):
