@@ -9,6 +9,7 @@ from pipeline.config.composed import (
     StudentConfig,
     TeacherConfig,
     from_composed,
+    has_unlabelled,
 )
 from pipeline.config.data import (
     IstellaData,
@@ -91,5 +92,6 @@ __all__ = [
     "TransformConfig",
     "YahooData",
     "from_composed",
+    "has_unlabelled",
     "nearest",
 ]

@@ -48,6 +48,13 @@ STAGES = ("data", "teacher", "student", "evaluate", "export")
 COMMON_LOSS_OPTIONS = ("name", "label_loss", "label_weight", "label_schedule", "label_weight_end")
 
 DataConfig = SyntheticData | LetorData | PublishedData | TFDSData
+
+
+def has_unlabelled(data: DataConfig) -> bool:
+    """Whether the options give lists without labels."""
+    return bool(getattr(data, "unlabelled", None) or getattr(data, "unlabelled_queries", 0))
+
+
 TeacherConfig = (
     LambdaMARTTeacher
     | AttentionTeacher
@@ -119,21 +126,11 @@ class Config:
         if isinstance(self.teacher, RunFileTeacher):
             scores = self.teacher.unlabelled
             check(
-                (scores is not None) == self.has_unlabelled,
+                (scores is not None) == has_unlabelled(self.data),
                 "teacher.unlabelled",
                 scores,
                 "a file of scores where data.unlabelled or data.unlabelled_queries gives lists, else null",
             )
-
-    @property
-    def has_unlabelled(self) -> bool:
-        """Whether there are lists without labels."""
-        match self.data:
-            case SyntheticData():
-                return self.data.unlabelled_queries > 0
-            case LetorData():
-                return self.data.unlabelled is not None
-        return False
 
     def stages(self) -> tuple[str, ...]:
         """The stages to run, in order."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import math
+import re
 from pathlib import Path
 
 import omegaconf
@@ -87,16 +89,43 @@ class LetorData:
     unsorted: str = "error"  # feature ids that do not rise within a line: error, accept
     regroup: bool = False  # gather the rows of a query that is not contiguous
     missing_value: float | None = None  # a number that stands for "missing" (Istella: DBL_MAX) and becomes 0
+    # For files without qid: `train.txt`, plain or train.txt.gz, has the numbers of rows of its queries, one a line, in
+    # train.txt<group_suffix>. LightGBM: .query, XGBoost: .group; the query ids are 1, 2, ... null: there is a qid
+    group_suffix: str | None = None
     transform: TransformConfig = dataclasses.field(default_factory=TransformConfig)
 
     def __post_init__(self) -> None:
-        for split in ("train", "vali", "test"):
+        for split in ("train", "vali", "test", "unlabelled"):
             path = getattr(self, split)
+            if path is None:
+                continue
             check(Path(path).is_file(), f"data.{split}", path, "no such file")
-        if self.unlabelled is not None:
-            check(Path(self.unlabelled).is_file(), "data.unlabelled", self.unlabelled, "no such file")
+            groups = self.groups_of(path)
+            check(
+                groups is None or groups.is_file(),
+                "data.group_suffix",
+                self.group_suffix,
+                f"no file {groups}",
+            )
+        features, missing = self.num_features, self.missing_value
+        check(
+            features is None or 1 <= features <= 10**6, "data.num_features", features, "1 to 1000000, or null"
+        )
+        check(missing is None or not math.isnan(missing), "data.missing_value", missing, "a number, or null")
         one_of("data.duplicates", self.duplicates, ("error", "first", "last", "sum"))
         one_of("data.unsorted", self.unsorted, ("error", "accept"))
+        check(
+            not self.regroup or self.group_suffix is None,
+            "data.regroup",
+            True,
+            "false with data.group_suffix",
+        )
+
+    def groups_of(self, path: str) -> Path | None:
+        """The file with the numbers of rows of the queries in the file `path`; None where rows have a qid."""
+        if self.group_suffix is None:
+            return None
+        return Path(re.sub(r"\.(gz|bz2|xz)$", "", path) + self.group_suffix)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -18,8 +18,12 @@ _HUGE = 1e30
 _MAX_GRADE = 30.0
 
 
-def describe(data: dict[str, RankingData]) -> dict[str, Any]:
+def describe(data: dict[str, RankingData], *, own_ids: bool = True) -> dict[str, Any]:
     """The report of a data set with the splits train, vali, test, JSON-like; one pass over the features, by blocks.
+
+    Args:
+      data: the splits.
+      own_ids: the query ids are the data's; else they were numbered by the reader, and equal ones mean nothing.
 
     Returns:
       `num_features`; `splits`: of each split `queries`, `docs`, `blank_queries` (without a label > 0),
@@ -57,7 +61,7 @@ def describe(data: dict[str, RankingData]) -> dict[str, Any]:
             "empty": _some(np.flatnonzero((low == 0) & (high == 0)) + 1),
             "huge": _some(np.flatnonzero(huge) + 1),
         },
-        "overlaps": _overlaps(data, itertools.combinations(data, 2)),
+        "overlaps": _overlaps(data, itertools.combinations(data, 2)) if own_ids else [],
         "identical_lists": [],
     }
     contents = {split: _list_digests(lists) for split, lists in data.items()}
@@ -69,15 +73,18 @@ def describe(data: dict[str, RankingData]) -> dict[str, Any]:
     return described
 
 
-def describe_unlabelled(lists: RankingData, data: dict[str, RankingData]) -> dict[str, Any]:
+def describe_unlabelled(
+    lists: RankingData, data: dict[str, RankingData], *, own_ids: bool = True
+) -> dict[str, Any]:
     """The report of lists without labels beside the splits `data`: `queries`, `docs`, `one_doc_lists`, `list_size`,
-    `overlaps` (with vali and test) and `warnings` as of `describe`.
+    `overlaps` (with vali and test) and `warnings` as of `describe`, `own_ids` as there.
 
     Raises:
       ValueError: a feature is not finite.
     """
     _feature_ranges("unlabelled", lists.features)
-    overlaps = _overlaps({**data, "unlabelled": lists}, [(split, "unlabelled") for split in ("vali", "test")])
+    pairs = [(split, "unlabelled") for split in ("vali", "test")] if own_ids else []
+    overlaps = _overlaps({**data, "unlabelled": lists}, pairs)
     return {**_describe_lists(lists), "overlaps": overlaps, "warnings": list(map(_overlap_warning, overlaps))}
 
 

@@ -47,7 +47,8 @@ def read_letor(
 
     Args:
       path: the file.
-      num_features: the columns; a larger index is an error. None: the largest index in the file (up to 1,000,000).
+      num_features: the columns; a larger index is an error. (Errors call this data.num_features, and so on: the options
+        of data=letor.) None: the largest index in the file (up to 1,000,000).
       duplicates: which of several values of a feature in one line counts: "error" (none may be), "first", "last",
         or "sum" (in float32, from left to right).
       unsorted: "error" or "accept" feature ids that do not rise within a line.
@@ -55,8 +56,8 @@ def read_letor(
         returns after another one is an error.
       missing_value: a number that stands for "missing" and becomes 0, compared in float64 to a relative 1e-9. What
         overflows float64, as Istella's 1.79769313486232e+308 does, counts as the largest float64.
-      group_sizes: LightGBM's .query file, the number of rows of each query, one a line, for a file without
-        qid; the ids are "1", "2", ...
+      group_sizes: LightGBM's .query or XGBoost's .group file, the number of rows of each query, one a line, for a file
+        without qid; the ids are "1", "2", ...
       out_dir: an existing folder to write the arrays to as `RankingData.save` does, in bounded memory; the
         result is mapped from there.
       threads: that parse; None: one a core, at most 4.
@@ -103,7 +104,8 @@ def read_letor(
     try:
         scanned = scanned_blocks(path, options, threads or num_cores(), block_bytes)
         with contextlib.closing(scanned) as blocks:
-            labels, starts, names = _collect(path, blocks, matrix, options, regroup, sizes, progress)
+            watch = Watch(path, regroup)
+            labels, starts, names = _collect(watch, blocks, matrix, options, sizes, progress)
         features = matrix.finish()
         offsets, query_ids = _gather(features, labels, starts, names)
     except BaseException:
@@ -155,67 +157,96 @@ def scanned_blocks(
         raise failure
 
 
+class Watch:
+    """Over the blocks of one file, in order: where queries begin, and what is wrong first."""
+
+    def __init__(self, path: Path, regroup: bool) -> None:
+        self.path, self._regroup = path, regroup
+        self._name: str | None = None  # of the query that the last row is of
+        self._first_lines: dict[str, int] = {}  # by query id
+        self._num_lines = 0
+        self._faults: list[Fault] = []
+
+    def runs(self, block: Block) -> list[tuple[int, str]]:
+        """(first row, query id) of the queries that begin in the next block."""
+        self._faults = [] if block.fault is None else [block.fault]
+        runs = []
+        for row, name in block.queries:
+            if name == self._name:  # goes on from the block before
+                continue
+            line = int(block.row_lines[row])
+            if not self._regroup and name in self._first_lines:
+                what = f"query {name!r} again, after others; its rows began in line {self._first_lines[name]}"
+                self._faults.append(Fault(line, what, "bring them together, or set data.regroup=true"))
+                break
+            self._first_lines.setdefault(name, self._num_lines + line + 1)
+            self._name = name
+            runs.append((row, name))
+        return runs
+
+    def end(self, block: Block, *, overflow: int, excess: Fault | None = None) -> None:
+        """The rows of that block are in their matrix; raises what is wrong first in it."""
+        if excess is not None:
+            self._faults.append(excess)
+        if overflow >= 0:
+            what = "the sum of a feature's values is too large for float32"
+            mend = "set data.duplicates to first or last"
+            self._faults.append(Fault(int(block.row_lines[overflow]), what, mend))
+        if self._faults:
+            raise self.error(*min(self._faults, key=lambda fault: fault.line))
+        self._num_lines += block.num_lines
+
+    def error(self, line: int | None, what: str, mend: str) -> LetorError:
+        """`line`: from 0, in the block; None: of the whole file."""
+        return LetorError(self.path, None if line is None else self._num_lines + line + 1, what, mend)
+
+    def no_row(self) -> LetorError:
+        return self.error(None, "holds no row", "give a file with lines such as '2 qid:1 1:0.5'")
+
+
 def _collect(
-    path: Path,
+    watch: Watch,
     blocks: Iterator[tuple[Block, int, int]],
     matrix: Matrix,
     options: Options,
-    regroup: bool,
     sizes: np.ndarray | None,
     progress: Callable[[int, int], None] | None,
 ) -> tuple[np.ndarray, np.ndarray, list[str]]:
     """Fills the matrix -> labels float32 [docs], the first row of each run of one query, the query ids of the runs."""
     labels: list[np.ndarray] = []
-    starts: list[int] = []
-    names: list[str] = []
-    first_lines: dict[str, int] = {}  # by query id
-    num_rows, num_lines = 0, 0
+    runs: list[tuple[int, str]] = []
+    num_rows = 0
     most_rows = None if sizes is None else int(sizes.sum())
     for block, position, num_bytes in blocks:
-        faults = [] if block.fault is None else [block.fault]
-        for row, name in block.queries:
-            if names and names[-1] == name:  # goes on from the block before
-                continue
-            line = int(block.row_lines[row])
-            if not regroup and name in first_lines:
-                what = f"query {name!r} again, after others; its rows began in line {first_lines[name]}"
-                faults.append(Fault(line, what, "bring them together, or set regroup=True"))
-                break
-            first_lines.setdefault(name, num_lines + line + 1)
-            names.append(name)
-            starts.append(num_rows + row)
+        runs += [(num_rows + row, name) for row, name in watch.runs(block)]
+        excess = None
         if most_rows is not None and num_rows + len(block.labels) > most_rows:
             what = f"row {most_rows + 1}, but the sizes in the file of group sizes sum to {most_rows}"
-            faults.append(Fault(int(block.row_lines[most_rows - num_rows]), what, _SIZES_MEND))
+            excess = Fault(int(block.row_lines[most_rows - num_rows]), what, _SIZES_MEND)
         try:
             overflow = matrix.append(block, duplicates=options.duplicates, share=position / num_bytes)
         except MemoryError as error:
-            line = num_lines + block.widest_line + 1
             shape = f"{num_rows + len(block.labels)} rows of {matrix.num_features} features"
             what = f"the memory does not hold {shape}, the largest index here"
-            raise LetorError(path, line, what, "check the largest feature index, or give out_dir") from error
-        if overflow >= 0:
-            what = "the sum of a feature's values is too large for float32"
-            faults.append(Fault(int(block.row_lines[overflow]), what, "set duplicates to first or last"))
-        if faults:
-            line, what, mend = min(faults, key=lambda fault: fault.line)
-            raise LetorError(path, num_lines + line + 1, what, mend)
+            mend = "check the largest feature index, or give out_dir"
+            raise watch.error(block.widest_line, what, mend) from error
+        watch.end(block, overflow=overflow, excess=excess)
         labels.append(block.labels.copy())
         num_rows += len(block.labels)
-        num_lines += block.num_lines
         if progress is not None:
             progress(position, num_bytes)
     if progress is not None and num_rows and position < num_bytes:  # the check sums at the end of a .gz
         progress(num_bytes, num_bytes)
 
     if num_rows == 0:
-        raise LetorError(path, None, "holds no row", "give a file with lines such as '2 qid:1 1:0.5'")
+        raise watch.no_row()
     if matrix.num_features == 0:
-        raise LetorError(path, None, "holds no feature", "give num_features if all values are meant to be 0")
+        raise watch.error(None, "holds no feature", "give data.num_features if all values are meant to be 0")
+    starts, names = [row for row, _ in runs], [name for _, name in runs]
     if sizes is not None:
         if num_rows != most_rows:
             what = f"holds {num_rows} rows, but the sizes in the file of group sizes sum to {most_rows}"
-            raise LetorError(path, None, what, _SIZES_MEND)
+            raise watch.error(None, what, _SIZES_MEND)
         starts = (np.cumsum(sizes) - sizes).tolist()
         names = [str(query + 1) for query in range(len(sizes))]
     return np.concatenate(labels), np.array(starts, np.int64), names

@@ -17,7 +17,7 @@ _SHOWN_CHARS = 60
 
 _MISSING_MEND = (
     "write a finite float32 number or leave the feature out (it is then 0); if one number stands for "
-    "missing values, such as 1.79769313486232e+308, name it with missing_value"
+    "missing values, such as 1.79769313486232e+308, name it with data.missing_value"
 )
 
 
@@ -69,16 +69,17 @@ def _explained(wrong: int, text: bytearray, where: int, options: Options) -> tup
     if wrong == parse.NO_QID:
         return (
             f"no qid:<id> after the label in {excerpt(line)}",
-            "write the query's id there (LightGBM's .query file: read_letor(..., group_sizes=FILE) in Python)",
+            "write the query's id there; if a file beside it has the numbers of rows of the queries, name its ending, "
+            "such as data.group_suffix=.query (read_letor: group_sizes=FILE)",
         )
     if wrong == parse.BAD_INDEX and re.match(rb"0+:", token):
         return f"feature index 0 in {shown}", "number the features from 1"
     if wrong == parse.LARGE_INDEX and options.num_features is not None:
         return (
-            f"the index of {shown} is above num_features={options.num_features}",
-            "give a larger num_features",
+            f"the index of {shown} is above data.num_features={options.num_features}",
+            "give a larger data.num_features",
         )
-    sort = 'sort the features, or set unsorted="accept"'
+    sort = "sort the features, or set data.unsorted=accept"
     return {
         parse.BAD_LABEL: (f"the label {shown} is not a finite number", "begin the line with a number >= 0"),
         parse.NEGATIVE_LABEL: (
@@ -86,13 +87,13 @@ def _explained(wrong: int, text: bytearray, where: int, options: Options) -> tup
             "shift the labels so that 0 is not relevant",
         ),
         parse.UNEXPECTED_QID: (
-            f"{shown} although group_sizes are given",
-            "leave group_sizes out, or the qid",
+            f"{shown} although a file of group sizes is given",
+            "leave data.group_suffix out, or the qid",
         ),
         parse.BAD_INDEX: (f"{shown} is not <index>:<value>", "write a whole number >= 1, a colon, a number"),
         parse.LARGE_INDEX: (f"the index of {shown} is above {parse.MAX_INDEX}", "number the features anew"),
         parse.UNSORTED: (f"{shown} comes after a larger feature index", sort),
-        parse.DUPLICATE: (f"{shown} gives its feature again", "set duplicates to first, last or sum"),
+        parse.DUPLICATE: (f"{shown} gives its feature again", "set data.duplicates to first, last or sum"),
         parse.BAD_VALUE: (f"the value in {shown} is not a finite number", _MISSING_MEND),
         parse.LONE_RETURN: ("a carriage return within a line", r"end lines with \n or \r\n"),
     }[wrong]

@@ -8,10 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
-from pipeline.data.letor import num_cores, scanned_blocks
-from pipeline.data.letor_block import Block, Fault, Options
+from pipeline.data.letor import Watch, num_cores, scanned_blocks
+from pipeline.data.letor_block import Options
 from pipeline.data.letor_matrix import fill
-from pipeline.data.letor_text import LetorError
 from pipeline.data.ranking import RankingData
 
 
@@ -40,13 +39,10 @@ def read_lists(
     """
     path = Path(path)
     options = Options(num_features, duplicates, unsorted, missing_value, has_qid=True)
-    first_lines: dict[str, int] = {}  # by query id
-    features, labels = (
-        np.zeros((0, num_features), np.float32),
-        np.zeros(0, np.float32),
-    )  # of the last, unfinished list
+    watch = Watch(path, regroup=False)
+    # Of the last, unfinished list:
+    features, labels = np.zeros((0, num_features), np.float32), np.zeros(0, np.float32)
     name: str | None = None
-    num_lines = 0
     with contextlib.closing(scanned_blocks(path, options, num_cores(), block_bytes)) as blocks:
         for block, position, num_bytes in blocks:
             rows = np.zeros((len(block.labels), num_features), np.float32)
@@ -54,9 +50,8 @@ def read_lists(
             overflow = fill(
                 rows.reshape(-1), 0, num_features, block.row_ends, block.indices, block.values, *how
             )
-            runs = [(row, query) for row, query in block.queries if row > 0 or query != name]
-            _check_block(path, block, overflow, runs, first_lines, num_lines)
-            num_lines += block.num_lines
+            runs = watch.runs(block)
+            watch.end(block, overflow=overflow)
             starts = [len(labels) + row for row, _ in runs]
             names = [query for _, query in runs]
             if name is not None:
@@ -72,30 +67,5 @@ def read_lists(
             if progress is not None:
                 progress(position, num_bytes)
     if name is None:
-        raise LetorError(path, None, "holds no row", "give a file with lines such as '2 qid:1 1:0.5'")
+        raise watch.no_row()
     yield RankingData(features, labels, np.array([0, len(labels)]), np.array([name]))
-
-
-def _check_block(
-    path: Path,
-    block: Block,
-    overflow: int,
-    runs: list[tuple[int, str]],
-    first_lines: dict[str, int],
-    num_lines: int,
-) -> None:
-    """Raises what is wrong first in a block; notes where its queries began."""
-    faults = [] if block.fault is None else [block.fault]
-    for row, query in runs:
-        line = int(block.row_lines[row])
-        if query in first_lines:
-            what = f"query {query!r} again, after others; its rows began in line {first_lines[query]}"
-            faults.append(Fault(line, what, "bring the rows of a query together"))
-            break
-        first_lines[query] = num_lines + line + 1
-    if overflow >= 0:
-        what = "the sum of a feature's values is too large for float32"
-        faults.append(Fault(int(block.row_lines[overflow]), what, "set duplicates to first or last"))
-    if faults:
-        line, what, mend = min(faults, key=lambda fault: fault.line)
-        raise LetorError(path, num_lines + line + 1, what, mend)

@@ -23,8 +23,31 @@ def input_files(config: DataConfig) -> dict[str, Path]:
 
         return tfds.record_files(tfds.prepare(config))
     if isinstance(config, LetorData):
-        return {split: Path(getattr(config, split)) for split in SPLITS}
+        return dict(pair for split in SPLITS for pair in text_files(config, split).items())
     return {}
+
+
+def text_files(config: LetorData, split: str) -> dict[str, Path]:
+    """The file of a split, or of `unlabelled`, and that of its group sizes."""
+    path = getattr(config, split)
+    groups = config.groups_of(path)
+    return {split: Path(path)} | ({} if groups is None else {f"{split} groups": groups})
+
+
+def read_text(config: LetorData, path: str, folder: Path, *, num_features: int | None) -> RankingData:
+    """Reads one of the files into `folder`."""
+    with reading(Path(path).name) as progress:
+        return read_letor(
+            path,
+            num_features=num_features,
+            duplicates=config.duplicates,
+            unsorted=config.unsorted,
+            regroup=config.regroup,
+            missing_value=config.missing_value,
+            group_sizes=config.groups_of(path),
+            out_dir=folder,
+            progress=progress,
+        )
 
 
 def read_splits(config: DataConfig, folder: Path) -> dict[str, RankingData]:
@@ -50,17 +73,6 @@ def read_splits(config: DataConfig, folder: Path) -> dict[str, RankingData]:
         return data
     data, num_features = {}, config.num_features
     for split in SPLITS:
-        path = Path(getattr(config, split))
-        with reading(path.name) as progress:
-            data[split] = read_letor(
-                path,
-                num_features=num_features,
-                duplicates=config.duplicates,
-                unsorted=config.unsorted,
-                regroup=config.regroup,
-                missing_value=config.missing_value,
-                out_dir=folder / split,
-                progress=progress,
-            )
+        data[split] = read_text(config, getattr(config, split), folder / split, num_features=num_features)
         num_features = data["train"].num_features
     return data

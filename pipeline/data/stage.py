@@ -15,15 +15,15 @@ from typing import Any
 import numpy as np
 
 from pipeline.artifacts import Store, fingerprint, write_json
-from pipeline.config import DataConfig
+from pipeline.config import DataConfig, LetorData, has_unlabelled
 from pipeline.data import RankingData
 from pipeline.data.check import describe, describe_unlabelled, summary
-from pipeline.data.splits import SPLITS, input_files, read_splits
+from pipeline.data.splits import SPLITS, input_files, read_splits, text_files
 from pipeline.data.transform import fit_transform
 from pipeline.data.unlabelled import read_unlabelled
 
 # Options that do not change the splits; the files' digests stand in the key instead of where they lie.
-_NOT_OF_SPLITS = ("transform", "dir", "data_dir", "unlabelled", "unlabelled_queries")
+_NOT_OF_SPLITS = ("transform", "dir", "data_dir", "group_suffix", "unlabelled", "unlabelled_queries")
 
 log = logging.getLogger(__name__)
 
@@ -46,13 +46,19 @@ class DataStage:
         return key | {name: self.store.digest(path) for name, path in input_files(self.config).items()}
 
     @property
+    def _own_ids(self) -> bool:
+        return getattr(self.config, "group_suffix", None) is None
+
+    @property
     def name(self) -> str:
         return self.store.path("data", self.key).name
 
     @functools.cached_property
     def folder(self) -> Path:
         def make(folder: Path) -> None:
-            write_json(folder / "data.json", describe(read_splits(self.config, folder)))
+            write_json(
+                folder / "data.json", describe(read_splits(self.config, folder), own_ids=self._own_ids)
+            )
             for name, path in input_files(self.config).items():
                 self.store.check_unchanged(path, self.key[name])
 
@@ -78,14 +84,14 @@ class DataStage:
 
     @functools.cached_property
     def unlabelled_key(self) -> dict[str, Any] | None:
-        path, queries = (
-            getattr(self.config, "unlabelled", None),
-            getattr(self.config, "unlabelled_queries", None),
-        )
-        if not path and not queries:
+        if not has_unlabelled(self.config):
             return None
-        digest = None if path is None else self.store.digest(Path(path))
-        return {"data": self.name, "queries": queries, "file": digest}
+        queries = getattr(self.config, "unlabelled_queries", None)
+        digests = {name: self.store.digest(path) for name, path in self._unlabelled_files().items()}
+        return {"data": self.name, "queries": queries, **digests}
+
+    def _unlabelled_files(self) -> dict[str, Path]:
+        return text_files(self.config, "unlabelled") if isinstance(self.config, LetorData) else {}
 
     @functools.cached_property
     def unlabelled_folder(self) -> Path | None:
@@ -96,7 +102,9 @@ class DataStage:
 
         def make(folder: Path) -> None:
             lists = read_unlabelled(config, folder, num_features=self.splits["train"].num_features)
-            write_json(folder / "data.json", describe_unlabelled(lists, self.splits))
+            write_json(folder / "data.json", describe_unlabelled(lists, self.splits, own_ids=self._own_ids))
+            for name, path in self._unlabelled_files().items():
+                self.store.check_unchanged(path, key[name])
 
         folder = self.store.get("unlabelled", key, make)
         described = json.loads((folder / "data.json").read_text())

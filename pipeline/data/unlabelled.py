@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 
 from pipeline.config import DataConfig, LetorData, SyntheticData
-from pipeline.data.letor import read_letor
 from pipeline.data.ranking import RankingData
+from pipeline.data.splits import read_text
 from pipeline.data.synthetic import make_unlabelled
 
 
@@ -32,14 +32,6 @@ def read_unlabelled(config: DataConfig, folder: Path, *, num_features: int) -> R
         return RankingData.load(folder)
     assert isinstance(config, LetorData)
     assert config.unlabelled is not None
-    lists = read_letor(
-        config.unlabelled,
-        num_features=num_features,
-        duplicates=config.duplicates,
-        unsorted=config.unsorted,
-        regroup=config.regroup,
-        missing_value=config.missing_value,
-        out_dir=folder,
-    )
+    lists = read_text(config, config.unlabelled, folder, num_features=num_features)
     np.save(folder / "labels.npy", np.full(lists.num_docs, -1, np.float32), allow_pickle=False)
     return RankingData.load(folder)

@@ -13,7 +13,7 @@ from pipeline.config import LinearStudent, NetworkConfig
 from pipeline.models.layout import Layout
 from pipeline.models.networks import Scorer, make_network
 
-_ROWS = 1 << 15  # documents scored at a time
+_ROWS = 1 << 13  # documents scored at a time; larger blocks are no faster
 _PAIRS = 1 << 23  # of documents in the lists that are scored at a time: 32 MB for each attention head
 
 

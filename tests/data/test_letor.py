@@ -98,7 +98,7 @@ def test_num_features(tmp_path):
     assert read(tmp_path, f"0 qid:1 {letor_parse.MAX_INDEX}:3\n").num_features == 1_000_000
     wrong = error(tmp_path, GOOD, num_features=2)
     assert wrong.line == 1
-    assert "'3:-1e1' is above num_features=2" in wrong.what
+    assert "'3:-1e1' is above data.num_features=2" in wrong.what
 
 
 @pytest.mark.parametrize(
@@ -188,9 +188,9 @@ def test_errors(tmp_path, text, options, line, what):
 
 def test_mends(tmp_path):
     assert "missing_value" in error(tmp_path, "1 qid:1 1:1.79769313486232e+308\n").mend
-    assert "regroup=True" in error(tmp_path, "1 qid:a 1:1\n1 qid:b 1:1\n1 qid:a 1:1\n").mend
+    assert "data.regroup=true" in error(tmp_path, "1 qid:a 1:1\n1 qid:b 1:1\n1 qid:a 1:1\n").mend
     assert "duplicates" in error(tmp_path, "1 qid:1 1:1 1:2\n").mend
-    assert 'unsorted="accept"' in error(tmp_path, "1 qid:1 2:1 1:2\n").mend
+    assert "data.unsorted=accept" in error(tmp_path, "1 qid:1 2:1 1:2\n").mend
     assert "group_sizes" in error(tmp_path, "1 1:1\n").mend
 
 
@@ -296,7 +296,7 @@ def test_group_sizes(tmp_path):
         assert data.query_ids.tolist() == ["1", "2"]
         assert data.offsets.tolist() == [0, 2, 3]
         assert data.features.tolist() == GOOD_FEATURES
-    assert error(tmp_path, GOOD, group_sizes=sizes).what == "'qid:a' although group_sizes are given"
+    assert error(tmp_path, GOOD, group_sizes=sizes).what == "'qid:a' although a file of group sizes is given"
     wrong = error(tmp_path, text + b"1 1:1 # a fourth\n\n1 1:1\n", group_sizes=sizes)
     assert (wrong.line, wrong.what) == (4, "row 4, but the sizes in the file of group sizes sum to 3")
     wrong = error(tmp_path, text[:-6], group_sizes=sizes)

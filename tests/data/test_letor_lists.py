@@ -64,7 +64,7 @@ def test_memory_does_not_grow_with_the_file(tmp_path):
     ("text", "line", "what"),
     [
         ("1 qid:a 1:1\n1 qid:b 1:1\n1 qid:a 1:1\n", 3, "query 'a' again"),
-        ("1 qid:a 1:1\n1 qid:b 4:1\n", 2, "above num_features=3"),
+        ("1 qid:a 1:1\n1 qid:b 4:1\n", 2, "above data.num_features=3"),
         ("1 qid:a 1:1\n1 qid:a 1:x\n", 2, "not a finite number"),
         ("1 1:1\n", 1, "no qid"),
         ("# nothing\n", None, "holds no row"),
