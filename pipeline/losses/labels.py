@@ -2,7 +2,12 @@
 
 Shared by all: `labels` >= 0 and `student` [lists, list_size], `mask`, `seed`, `list_ids` and `reduce` as in `softmax`.
 Where tensorflow-ranking's are defined (float32, no padding, scores within 80 nats), the tests hold that these equal
-them. A list without relevant documents has value 0 and gradient 0.
+them. They are not called, though nearly as fast (theirs / ours under XLA, CPU time with gradient, 32 lists of up to
+120: softmax 1.0, ListMLE, LambdaLoss and ApproxNDCG 1.3, pairwise logistic 0.5): their pairwise logistic loss has no
+gradient between documents of equal score; LambdaLoss and ListMLE break ties by a stateful generator, not by (seed,
+step, list), and so differ from call to call; LambdaLoss grows with the padding; beside padding ListMLE is not finite at
+scores of 1e4; none takes float64.
+A list without relevant documents has value 0 and gradient 0.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The only module that imports tensorflow-ranking, and only when asked: the import takes seconds.
+"""The only module that imports tensorflow-ranking, and only when asked.
 
 tensorflow-ranking 0.5.x imports `tensorflow.estimator`, which TensorFlow 2.16 removed. Stand-ins satisfy the
 import: they can be subclassed and looked up, and raise when called.
