@@ -16,7 +16,6 @@ import numpy as np
 import tensorflow as tf
 import tf_keras as keras
 
-from pipeline import student as student_losses
 from pipeline.artifacts import Store, atomic, write_json
 from pipeline.config import Config
 from pipeline.data import RankingData
@@ -31,13 +30,14 @@ from pipeline.export.raw_scorer import RawScorer
 from pipeline.metrics import NoRelevant, Ties
 from pipeline.models.networks import Scorer
 from pipeline.models.scorer import build_scorer, num_parameters
+from pipeline.student import distillation_loss, join_lists
 from pipeline.teacher.augment import synthetic_lists
 from pipeline.teacher.lambdamart import LambdaMART
 from pipeline.teacher.scores import transform_scores
 from pipeline.teacher.stage import Progress, TeacherStage
 from pipeline.tracking import Trackers, events_folder, open_trackers, track_epoch, track_result
 from pipeline.training.fit import MONITOR, Interrupted, choose_jit, fit, load_history, load_weights
-from pipeline.training.step import ListLoss
+from pipeline.training.step import ListLoss, label_loss
 from pipeline.training.strategy import is_chief, make_strategy
 
 __all__ = ["Interrupted", "Run"]
@@ -84,8 +84,8 @@ class Run:
 
     def _loss(self, model: str, num_steps: int) -> ListLoss:
         if model == "student":
-            return student_losses.distillation_loss(self.config.loss, num_steps=num_steps)
-        return student_losses.label_loss(self.config.loss)
+            return distillation_loss(self.config.loss, num_steps=num_steps)
+        return label_loss(self.config.loss.label_loss, option="loss.label_loss")
 
     # --------------------------------------------------------------------------------------------- teacher
 
@@ -128,7 +128,7 @@ class Run:
                     model.members, self.data.splits["train"], per_list=key["synthetic_lists"]
                 )
                 parts.append((lists, self.teacher.score(lists)))
-            student_losses.join_lists(parts, Transform.load(self.data.features_folder), folder)
+            join_lists(parts, Transform.load(self.data.features_folder), folder)
 
         return self.store.get("lists", key, make)
 

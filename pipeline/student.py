@@ -1,4 +1,4 @@
-"""The student's losses: distils from cached teacher scores; the baseline learns from labels alone."""
+"""What a student learns: the mixed loss, and the joined lists with cached teacher scores."""
 
 from __future__ import annotations
 
@@ -10,23 +10,14 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
-from pipeline.config import LossConfig
+from pipeline.config import ConfigError, LossConfig, nearest
 from pipeline.data import RankingData
 from pipeline.data.transform import Transform
 from pipeline.data.writer import create_npy
-from pipeline.losses.registry import DISTILLATION, LABEL, make_loss
-from pipeline.training.step import ListLoss
+from pipeline.losses.registry import DISTILLATION, make_loss
+from pipeline.training.step import ListLoss, label_loss
 
 _ROWS = 1 << 15  # documents at a time
-
-
-def _check(config: LossConfig) -> None:
-    for key, name, table in (
-        ("loss.name", config.name, DISTILLATION),
-        ("loss.label_loss", config.label_loss, LABEL),
-    ):
-        if name not in table:
-            raise ValueError(f"{key}={name} is unknown; available: {', '.join(sorted(table))}")
 
 
 def label_weight(config: LossConfig, step: tf.Tensor, num_steps: int) -> tf.Tensor:
@@ -55,11 +46,12 @@ def distillation_loss(config: LossConfig, *, num_steps: int = 1) -> ListLoss:
       num_steps: of the whole training, for the schedule.
 
     Raises:
-      ValueError: an unknown loss, or an option that it does not have.
+      ValueError: an unknown loss (ConfigError), or an option that it does not have.
     """
-    _check(config)
+    if config.name not in DISTILLATION:
+        raise ConfigError(f"loss.name={config.name} is unknown: {nearest(config.name, DISTILLATION)}")
     distil = functools.partial(make_loss(config.name, **config.options), reduce=None)
-    label = functools.partial(make_loss(config.label_loss), reduce=None)
+    label = label_loss(config.label_loss, option="loss.label_loss")
     largest = max(config.label_weight, config.label_weight_end or 0.0)
 
     def loss(
@@ -76,7 +68,7 @@ def distillation_loss(config: LossConfig, *, num_steps: int = 1) -> ListLoss:
             return distilled
         weight = tf.cast(label_weight(config, seed[1], num_steps), student.dtype)  # seed: of the run, step
         weights = tf.where(labels[:, 0] >= 0, weight, 0.0)
-        learned = label(tf.maximum(labels, 0.0), student, mask, seed=seed, list_ids=list_ids)
+        learned = label(teacher, tf.maximum(labels, 0.0), student, mask, seed=seed, list_ids=list_ids)
         return (1 - weights) * distilled + weights * learned
 
     return loss
@@ -103,22 +95,3 @@ def join_lists(parts: Sequence[tuple[RankingData, np.ndarray]], transform: Trans
         ("teacher", np.concatenate([scores for _, scores in parts]).astype(np.float64)),
     ):
         np.save(folder / f"{name}.npy", array, allow_pickle=False)
-
-
-def label_loss(config: LossConfig) -> ListLoss:
-    """The baseline's loss: the label loss alone."""
-    _check(config)
-    label = functools.partial(make_loss(config.label_loss), reduce=None)
-
-    def loss(
-        teacher: tf.Tensor,
-        labels: tf.Tensor,
-        student: tf.Tensor,
-        mask: tf.Tensor,
-        *,
-        seed: tf.Tensor,
-        list_ids: tf.Tensor,
-    ) -> tf.Tensor:
-        return label(labels, student, mask, seed=seed, list_ids=list_ids)
-
-    return loss

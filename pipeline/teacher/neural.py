@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,16 +10,15 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from pipeline.config import AttentionTeacher, ConfigError, MLPTeacher, TrainConfig, nearest
+from pipeline.config import AttentionTeacher, MLPTeacher, TrainConfig
 from pipeline.data import RankingData
 from pipeline.data.packing import PackedBatches
 from pipeline.data.transform import Transform
-from pipeline.losses.registry import LABEL, make_loss
 from pipeline.models.layout import Layout
 from pipeline.models.networks import Scorer
 from pipeline.models.scorer import build_scorer, num_parameters, scoring_function
 from pipeline.training.fit import fit, load_weights
-from pipeline.training.step import ListLoss
+from pipeline.training.step import label_loss
 
 NeuralTeacherConfig = MLPTeacher | AttentionTeacher
 
@@ -29,32 +27,6 @@ def train_config(config: NeuralTeacherConfig, train: TrainConfig) -> TrainConfig
     """The run's options of training with the teacher's own in their place."""
     own = ("epochs", "lists_per_batch", "learning_rate", "schedule", "weight_decay", "patience")
     return dataclasses.replace(train, **{key: getattr(config, key) for key in own})
-
-
-def label_loss(config: NeuralTeacherConfig) -> ListLoss:
-    """The teacher's loss, a value a list.
-
-    Raises:
-      ConfigError: an unknown name.
-    """
-    if config.label_loss not in LABEL:
-        raise ConfigError(
-            f"teacher.label_loss={config.label_loss} is unknown: {nearest(config.label_loss, LABEL)}"
-        )
-    fn = functools.partial(make_loss(config.label_loss), reduce=None)
-
-    def loss(
-        teacher: tf.Tensor,
-        labels: tf.Tensor,
-        student: tf.Tensor,
-        mask: tf.Tensor,
-        *,
-        seed: tf.Tensor,
-        list_ids: tf.Tensor,
-    ) -> tf.Tensor:
-        return fn(labels, student, mask, seed=seed, list_ids=list_ids)
-
-    return loss
 
 
 def fit_network(
@@ -73,7 +45,7 @@ def fit_network(
         lambda: build_scorer(config, train.num_features, seed=config.seed),
         PackedBatches(train, np.zeros(train.num_docs, np.float32), config.lists_per_batch, config.seed),
         vali,
-        label_loss(config),
+        label_loss(config.label_loss, option="teacher.label_loss"),
         train_config(config, options),
         strategy,
         seed=config.seed,

@@ -34,10 +34,11 @@ from pipeline.data.splits import SPLITS
 from pipeline.data.stage import DataStage
 from pipeline.data.transform import Transform
 from pipeline.teacher.lambdamart import LambdaMART, fit_lambdamart
-from pipeline.teacher.neural import NeuralTeacher, fit_network, label_loss
+from pipeline.teacher.neural import NeuralTeacher, fit_network
 from pipeline.teacher.run_file import read_scores
 from pipeline.teacher.saved_model import SavedModel
 from pipeline.teacher.scores import zscore
+from pipeline.training.step import label_loss
 from pipeline.training.strategy import is_chief
 
 log = logging.getLogger(__name__)
@@ -94,7 +95,7 @@ class TeacherStage:
                 name = f"{label} {number} ({member.name})"
                 self.members.append(TeacherStage(member, train, data, strategy, progress, name))
         if isinstance(config, MLPTeacher | AttentionTeacher):
-            label_loss(config)
+            label_loss(config.label_loss, option="teacher.label_loss")
 
     # ----------------------------------------------------------------------------------------------- keys
 

@@ -10,8 +10,10 @@ from typing import Protocol
 import tensorflow as tf
 import tf_keras as keras
 
+from pipeline.config import ConfigError, nearest
 from pipeline.data.packing import PackedBatches, list_index
 from pipeline.losses.lists import usual_inputs_only
+from pipeline.losses.registry import LABEL, make_loss
 from pipeline.models.layout import Layout
 from pipeline.models.networks import Scorer
 
@@ -29,6 +31,20 @@ class ListLoss(Protocol):
         seed: tf.Tensor,
         list_ids: tf.Tensor,
     ) -> tf.Tensor: ...
+
+
+def label_loss(name: str, *, option: str) -> ListLoss:
+    """The label loss `name` alone, whatever the teacher says.
+
+    Raises:
+      ConfigError: there is none; names the option.
+    """
+    if name not in LABEL:
+        raise ConfigError(f"{option}={name} is unknown: {nearest(name, LABEL)}")
+    loss = make_loss(name)
+    return lambda teacher, labels, student, mask, *, seed, list_ids: loss(
+        labels, student, mask, seed=seed, list_ids=list_ids, reduce=None
+    )
 
 
 class TrainingStep(keras.Model):
