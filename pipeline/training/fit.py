@@ -141,8 +141,8 @@ class _Epochs(keras.callbacks.Callback):
         self.step = 0
         if row["vali"][MONITOR] > self.best:
             self.best, self.best_epoch = row["vali"][MONITOR], epoch + 1
+            weights = checkpoint.values_of(self.model.scorer.variables)  # by all: means those of batch norm
             if self.chief:
-                weights = checkpoint.values_of(self.model.scorer.variables)
                 checkpoint.save_arrays(self.folder / _BEST, weights, {})
         self.save()
         self.on_epoch(row)

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 
+import numpy as np
 import pytest
 
 from pipeline.cli import INTERRUPTED
@@ -23,7 +24,9 @@ def free_ports(number):
 
 
 def start(folder, *overrides, environment=None):
-    command = [sys.executable, "-m", "pipeline", *TINY, "run_dir=out", *overrides]
+    other = any(override.startswith("teacher=") for override in overrides)
+    tiny = [override for override in TINY if not (other and override.startswith("teacher."))]
+    command = [sys.executable, "-m", "pipeline", *tiny, "run_dir=out", *overrides]
     folder.mkdir(exist_ok=True)
     return subprocess.Popen(
         command,
@@ -113,3 +116,39 @@ def test_a_lost_worker_ends_the_others_and_a_restart_goes_on(tmp_path):
     assert "of an interrupted run" in errors[0]
     history, _ = history_and_result(tmp_path)
     assert [row["epoch"] for row in history] == list(range(1, 41))
+
+
+@pytest.mark.slow
+def test_workers_train_a_listwise_network_as_teacher_together(tmp_path):
+    options = [
+        "stage=teacher",
+        "teacher=attention",
+        "teacher.hidden=[8]",
+        "teacher.head_size=4",
+        "teacher.attention_layers=1",
+        "teacher.dropout=0",
+        "teacher.input_noise=0",
+        "teacher.epochs=2",
+        "teacher.lists_per_batch=8",
+    ]
+    processes = [
+        start(tmp_path / "one", *options),
+        *start_workers(tmp_path / "two", 2, *options),
+    ]
+    errors = [process.communicate(timeout=300)[1] for process in processes]
+    assert [process.returncode for process in processes] == [0, 0, 0], "\n".join(errors)
+
+    def of_teacher(folder, kind, file):
+        (path,) = (tmp_path / folder / ".cache" / "rankdistil" / kind).glob(f"*/{file}")
+        return path
+
+    expected, got = (
+        [
+            row["loss"]
+            for row in json.loads(of_teacher(folder, "teacher", "history.json").read_text())["epochs"]
+        ]
+        for folder in ("one", "two")
+    )
+    assert got == pytest.approx(expected, rel=1e-4)
+    expected, got = (np.load(of_teacher(folder, "scores", "test.npy")) for folder in ("one", "two"))
+    np.testing.assert_allclose(got, expected, rtol=1e-3, atol=1e-4)
