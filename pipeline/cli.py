@@ -30,13 +30,13 @@ from pipeline.config.mistakes import explain, groups_and_choices
 from pipeline.sweep import (
     GATE,
     JobFailed,
-    Sweep,
     end_with_parent,
     folder_overrides,
     note_failure,
     run_job,
     sweep_folder,
 )
+from pipeline.sweep_watch import Sweep, num_jobs
 
 log = logging.getLogger("pipeline")
 guard()  # here: the workers of launchers import this module, too
@@ -182,16 +182,21 @@ def _hydra() -> None:
     hydra.main(config_path="pkg://pipeline.conf", config_name="config", version_base="1.3")(_job)()
 
 
-def _sweep(overrides: Sequence[str]) -> None:
+def _sweep(overrides: Sequence[str], config_dir: str | None) -> None:
     """All jobs, then the summary and the report; raises SystemExit."""
     folder = sweep_folder(overrides)
+    number = num_jobs(overrides, config_dir)
     sys.argv += folder_overrides(overrides)
     # As Ctrl-C does, so that jobs are told before this process ends.
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(INTERRUPTED))
     sweep = Sweep(folder)
     crashed = False
     try:
-        _hydra()
+        with sweep.shown(number):
+            _hydra()
+    except (KeyboardInterrupt, SystemExit) as stop:
+        print(sweep.stopped(number), file=sys.stderr)
+        raise SystemExit(STOPPED if isinstance(stop, KeyboardInterrupt) else INTERRUPTED) from None
     except HydraException:
         sweep.forget_if_empty()
         raise
@@ -217,7 +222,7 @@ def main() -> None:
     os.environ["HYDRA_FULL_ERROR"] = "1"  # exceptions come here, and are told below
     try:
         if given.multirun or "hydra.mode=MULTIRUN" in given.overrides:
-            _sweep(given.overrides)
+            _sweep(given.overrides, given.config_dir)
         _hydra()
     except HydraException as error:
         if wanted_by_user:

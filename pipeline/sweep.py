@@ -1,4 +1,4 @@
-"""Sweeps: each job in a process of its own, whole jobs left alone, failed ones listed at the end.
+"""Sweeps: each job in a process of its own, whole jobs left alone.
 
 Hydra expands the command into jobs and a launcher starts them: here, on other cores, or on other machines. What the
 launcher runs is `run_job`: light, without TensorFlow, it starts the same command that runs one job by hand. So
@@ -32,7 +32,9 @@ OBJECTIVE = (
 )
 PARENT = "RANKDISTIL_PARENT"  # environment of a job's process: the process that waits for it
 _FOLDERS = ("run_dir", "cache_dir")
-_FAILED = "failed"  # a file in the folder of a failed job that says why
+FAILED = "failed"  # a file in the folder of a failed job that says why
+LINES = "sweep.log"  # in the folder of the sweep: a line for each job that ended, wherever it ran
+LEFT_ALONE = "whole already, left alone"
 _LONGEST = 180  # characters of a folder's name; file systems take 255
 
 
@@ -120,32 +122,33 @@ def run_job(config: Config) -> float | None:
       JobFailed: the process ended without a result. The file `failed` says why, `log` holds the traceback.
     """
     folder = config.run_dir
-    (folder / _FAILED).unlink(missing_ok=True)
+    (folder / FAILED).unlink(missing_ok=True)
     (folder / "log").touch()  # belongs to this sweep's summary
     result = whole_result(config)
     if result is not None:
-        _say(f"{folder.name}: whole already, left alone{_outcome(result)}")
+        _ended(folder, f"{LEFT_ALONE}{_outcome(result)}")
         return _objective(result)
     began = time.perf_counter()
     code = _in_its_own_process(folder)
     result = whole_result(config)
     if code not in (0, GATE) or (result is None and "evaluate" in config.stages()):
-        reason = _reason(folder / "log", code)
-        _say(f"{folder.name}: failed: {reason}")
-        raise note_failure(folder, reason)
+        raise note_failure(folder, _reason(folder / "log", code))
     seconds = time.perf_counter() - began
-    _say(f"{folder.name}: done in {seconds:.0f} s{_outcome(result) if result else ''}")
+    _ended(folder, f"done in {seconds:.0f} s{_outcome(result) if result else ''}")
     return _objective(result) if result else None
 
 
 def note_failure(folder: Path | str, reason: object) -> JobFailed:
     """Writes down why a job failed; the exception to raise."""
-    (Path(folder) / _FAILED).write_text(f"{reason}\n")
-    return JobFailed(f"{Path(folder).name}: {reason}")
+    folder = Path(folder)
+    (folder / FAILED).write_text(f"{reason}\n")
+    _ended(folder, f"failed: {reason}")
+    return JobFailed(f"{folder.name}: {reason}")
 
 
-def _say(line: str) -> None:
-    print(line, file=sys.stderr)  # not into the log, whose end is the job's own
+def _ended(folder: Path, how: str) -> None:
+    with (folder.parent / LINES).open("a") as lines:
+        lines.write(f"{folder.name}: {how}\n")
 
 
 def _objective(result: dict[str, Any]) -> float | None:
@@ -159,29 +162,29 @@ def _outcome(result: dict[str, Any]) -> str:
     return shown + ("" if not gate else "; gate PASS" if gate["passed"] else "; gate FAIL")
 
 
-def _command(hydra: HydraConf, folder: Path, *, quiet: bool) -> list[str]:
+def _command(settings: HydraConf, folder: Path) -> list[str]:
     """The command of one job, as one would type it."""
-    flags = ["--config-name", str(hydra.job.config_name)]
-    for source in hydra.runtime.config_sources:
+    flags = ["--config-name", str(settings.job.config_name)]
+    for source in settings.runtime.config_sources:
         if source.provider == "command-line":
             flags += ["--config-dir", str(source.path)]
-    kept = [o for o in hydra.overrides.hydra if key_of(o) in ("hydra.searchpath", "hydra.verbose")]
-    kept += [o for o in hydra.overrides.task if key_of(o) not in ("run_dir", "launcher")]
-    if quiet:  # what the process prints goes to the log already
-        kept.append("hydra.job_logging.root.handlers=[file]")
+    kept = [o for o in settings.overrides.hydra if key_of(o) in ("hydra.searchpath", "hydra.verbose")]
+    kept += [o for o in settings.overrides.task if key_of(o) not in ("run_dir", "launcher")]
+    kept.append("hydra.job_logging.root.handlers=[file]")  # what the process prints goes to the log already
     return [sys.executable, "-m", "pipeline", *flags, *kept, quoted("run_dir", folder)]
 
 
 def _in_its_own_process(folder: Path) -> int:
-    hydra = HydraConfig.get()
-    one_by_one = str(hydra.launcher._target_).endswith("BasicLauncher")
-    shown = one_by_one and sys.stderr.isatty()  # progress bars of one job at a time
-    command = _command(hydra, folder, quiet=not shown)
+    settings = HydraConfig.get()
     environment = os.environ | {PARENT: str(os.getpid())}
     with (folder / "log").open("ab") as output:
-        to = None if shown else output
         process = subprocess.Popen(
-            command, cwd=hydra.runtime.cwd, env=environment, stdin=subprocess.DEVNULL, stdout=to, stderr=to
+            _command(settings, folder),
+            cwd=settings.runtime.cwd,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
         )
         try:
             return process.wait()
@@ -213,42 +216,3 @@ def end_with_parent() -> None:
     ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGTERM)
     if os.getppid() != int(parent):
         raise SystemExit(f"the sweep that started this job (process {parent}) is gone")
-
-
-class Sweep:
-    """From before the first job to the summary after the last one."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        folder.mkdir(parents=True, exist_ok=True)
-        mark = folder / ".began"
-        mark.touch()
-        self.began_ns = mark.stat().st_mtime_ns  # by the file system's clock, which other machines share
-        mark.unlink()
-
-    def forget_if_empty(self) -> None:
-        """Removes the folder where no job has started: of a command that Hydra cannot compose, nothing stays."""
-        if {path.name for path in self.folder.iterdir()} <= {"multirun.yaml"}:
-            (self.folder / "multirun.yaml").unlink(missing_ok=True)
-            self.folder.rmdir()
-
-    def summary(self) -> tuple[list[str], int]:
-        """Lines about the jobs that ran or were looked at since `began`, and the exit code."""
-        logs = [log for log in sorted(self.folder.glob("*/log")) if log.stat().st_mtime_ns >= self.began_ns]
-        failed = [path.parent for path in logs if (path.parent / _FAILED).exists()]
-        refused = []
-        for path in logs:
-            try:
-                gate = json.loads((path.parent / "result.json").read_text()).get("gate")
-            except (OSError, ValueError, AttributeError):
-                continue
-            if gate and not gate["passed"]:
-                refused.append(path.parent)
-        lines = [f"{self.folder}: {len(logs)} jobs, {len(failed)} failed"]
-        if refused:
-            lines[0] += f", {len(refused)} refused by the gate: " + ", ".join(job.name for job in refused)
-        for job in failed:
-            lines += [f"  {job.name}: {(job / _FAILED).read_text().strip()}", f"    {job / 'log'}"]
-        if failed:
-            lines.append("The same command runs only what is not whole.")
-        return lines, 1 if failed else GATE if refused else 0

@@ -15,7 +15,8 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from pipeline.cli import compose
 from pipeline.config import ConfigError
-from pipeline.sweep import folder_name, folder_overrides, sweep_folder, whole_result
+from pipeline.sweep import folder_name, folder_overrides, note_failure, sweep_folder, whole_result
+from pipeline.sweep_watch import Sweep, num_jobs
 from tests.conftest import ROOT, TINY, tiny_config
 from tests.test_cli import rankdistil
 
@@ -85,6 +86,48 @@ def test_a_killed_sweep_takes_its_job_along(tmp_path):
         time.sleep(0.2)
     assert not Path(f"/proc/{job}").exists()
     assert "stage student" in log.read_text()
+
+
+def test_what_a_sweep_tells_of_its_jobs_and_when_it_is_stopped(tmp_path, capsys):
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "sweep.log").write_text("a: done in 3 s\n")  # of an earlier time
+    sweep = Sweep(tmp_path)
+    with sweep.shown(3):
+        (tmp_path / "a" / "log").touch()
+        (tmp_path / "b" / "log").touch()
+        note_failure(tmp_path / "b", "no memory")
+    assert capsys.readouterr().err == "1/3 b: failed: no memory\n"
+    assert (
+        sweep.stopped(3) == f"{tmp_path}: stopped after 1 of 3 jobs; a was running; the same command goes on"
+    )
+    assert sweep.summary() == (
+        [
+            f"{tmp_path}: 2 jobs, 1 failed",
+            "  b: no memory",
+            f"    {tmp_path / 'b' / 'log'}",
+            "The same command runs only what is not whole.",
+        ],
+        1,
+    )
+
+
+def test_the_number_of_jobs(tmp_path):
+    assert num_jobs(["sweep=topk_temperature_sample_size"]) == 3 * 3 * 2 * 3
+    assert num_jobs(["sweep=topk", "seed=0,1", "loss=coupled_rankdistil"]) == 5 * 2
+    assert num_jobs(["seed=range(1,4)", "student=mlp,dcn"]) == 3 * 2
+    (tmp_path / "sweep").mkdir()
+    (tmp_path / "sweep" / "own.yaml").write_text(
+        "# @package _global_\nhydra: {sweeper: {params: {seed: '1,2'}}}\n"
+    )
+    assert num_jobs(["sweep=own"], str(tmp_path)) == 2
+
+
+@pytest.mark.skipif(
+    importlib.util.find_spec("hydra_plugins.hydra_optuna_sweeper") is None, reason="no optuna"
+)
+def test_the_number_of_trials():
+    assert num_jobs(["sweep=search", "hydra.sweeper.n_trials=7"]) == 7
 
 
 @pytest.mark.parametrize("launcher", ["submitit_local", "ray"])
