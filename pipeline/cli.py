@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import logging
 import os
 import shlex
@@ -152,6 +153,10 @@ def _run(config: Config) -> None:
             config.run_dir, config.run_dir / "report", no_relevant=cast(NoRelevant, shown.no_relevant)
         )
         print(f"report: {config.run_dir / 'report' / 'report.html'}")
+    elif config.stage == "data" and run.chief:
+        from pipeline.data.check import data_table
+
+        rich.print(data_table(json.loads((run.data.folder / "data.json").read_text())))
     print(f"{config.run_dir}: " + ", ".join(sorted(path.name for path in config.run_dir.iterdir())))
     if result is not None and result["gate"] and not result["gate"]["passed"]:
         raise SystemExit(GATE)

@@ -68,7 +68,9 @@ def test_mistakes_end_with_one_line_and_code_2(tmp_path):
 
 
 def test_a_folder_of_another_run_is_refused(tmp_path):
-    assert rankdistil(*TINY, "stage=data", "run_dir=out", cwd=tmp_path).returncode == 0
+    done = rankdistil(*TINY, "stage=data", "run_dir=out", cwd=tmp_path)
+    assert done.returncode == 0
+    assert "documents of label 0" in done.stdout  # the data report
     done = rankdistil(*TINY, "stage=data", "run_dir=out", "seed=1", cwd=tmp_path)
     assert done.returncode == 2
     assert "holds another run" in done.stderr

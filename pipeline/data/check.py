@@ -185,8 +185,8 @@ def _warnings(described: dict[str, Any]) -> Iterable[str]:
     huge = described["features"]["huge"]
     if huge["count"]:
         yield (
-            f"{huge['count']} features reach beyond {_HUGE:g}, such as {huge['first'][0]}: a number that stands for a "
-            "missing value? data.missing_value makes it 0"
+            f"features that reach beyond {_HUGE:g}: {_named(huge)}; a number that stands for a missing value? "
+            "data.missing_value makes it 0"
         )
     for split, counts in described["splits"].items():
         if counts["label_range"][1] > _MAX_GRADE:
@@ -204,24 +204,32 @@ def summary(described: dict[str, Any]) -> list[str]:
         f"{counts['blank_queries']} queries without a relevant document"
         for split, counts in described["splits"].items()
     ]
+    return [*lines, _features_line(described)]
+
+
+def _features_line(described: dict[str, Any]) -> str:
     features = described["features"]
-    lines.append(
-        f"{described['num_features']} features, of which {features['empty']['count']} are 0 throughout train and "
-        f"{features['constant']['count']} constant"
+    return (
+        f"{described['num_features']} features; always 0 in train: {_named(features['empty'])}; "
+        f"constant there: {_named(features['constant'])}"
     )
-    return lines
+
+
+def _named(some: dict[str, Any]) -> str:
+    """
+    >>> _named({"count": 0, "first": []}), _named({"count": 7, "first": [2, 3, 5, 7, 8, 9, 11]})
+    ('none', '7 (nos. 2, 3, 5, 7, 8, ...)')
+    """
+    if not some["count"]:
+        return "none"
+    dots = ", ..." if some["count"] > 5 else ""
+    return f"{some['count']} (nos. {', '.join(map(str, some['first'][:5]))}{dots})"
 
 
 def data_table(described: dict[str, Any]) -> Table:
     """The report for the terminal, one column a split."""
     splits = described["splits"]
-    features = described["features"]
-    table = Table(
-        title=f"{described['num_features']} features, {features['empty']['count']} of them empty and "
-        f"{features['constant']['count']} constant in train",
-        caption="\n".join(f"warning: {warning}" for warning in described["warnings"]) or None,
-    )
-    table.add_column("")
+    table = Table("", title=_features_line(described))
     for split in splits:
         table.add_column(split, justify="right")
     for title, key in (

@@ -66,6 +66,7 @@ class DataStage:
         described = json.loads((folder / "data.json").read_text())
         for line in summary(described):
             log.info("%s", line)
+        log.info("all that was seen: %s", folder / "data.json")
         for warning in described["warnings"]:
             log.warning("%s", warning)
         return folder
