@@ -11,6 +11,7 @@ import signal
 import sys
 import traceback
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any, cast
 
 import hydra
@@ -24,7 +25,7 @@ from omegaconf import DictConfig, OmegaConf
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from pipeline.artifacts import alone_in, atomic
-from pipeline.config import Config, ConfigError, from_composed
+from pipeline.config import Config, ConfigError, flat, from_composed
 from pipeline.config.guard import guard
 from pipeline.config.mends import explained
 from pipeline.config.mistakes import explain, groups_and_choices
@@ -33,6 +34,7 @@ from pipeline.sweep import (
     JobFailed,
     end_with_parent,
     folder_overrides,
+    key_of,
     note_failure,
     run_job,
     sweep_folder,
@@ -72,9 +74,20 @@ def _check_folder(config: Config) -> None:
         before = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} is damaged ({str(error).splitlines()[0]}); {mend}") from None
-    plain = config.plain()
-    if not isinstance(before, dict) or {**before, "stage": plain["stage"]} != plain:
-        raise ConfigError(f"run_dir={config.run_dir} holds another run, or a damaged config.yaml; {mend}")
+    if not isinstance(before, dict):
+        raise ConfigError(f"{path} is damaged; {mend}")
+    there, now = flat(before), flat(config.plain())
+    other = [
+        f"{key}={there.get(key, '-')} there, {now.get(key, '-')} now"
+        for key in {**there, **now}
+        if key != "stage" and there.get(key, "-") != now.get(key, "-")
+    ]
+    if other:
+        more = f" and {len(other) - 3} more" * (len(other) > 3)
+        raise ConfigError(
+            f"run_dir={config.run_dir} holds another run ({'; '.join(other[:3])}{more}); {mend} (what its stages made "
+            "is in cache_dir and is taken up again)"
+        )
 
 
 @contextlib.contextmanager
@@ -179,8 +192,17 @@ def _job(composed: DictConfig) -> float | None:
         log.error("%s", line or error, exc_info=line is None)
         if in_sweep:
             raise note_failure(composed.run_dir, error) from error
+        if line and "run_dir" not in map(key_of, HydraConfig.get().overrides.task):
+            _forget(Path(composed.run_dir))
         raise SystemExit(MISTAKE if line else 1) from error
     return None
+
+
+def _forget(folder: Path) -> None:
+    """Removes the folder that Hydra made for a run that has not begun: it holds but the log of the mistake."""
+    if not (folder / "config.yaml").exists():
+        (folder / "log").unlink()
+        folder.rmdir()
 
 
 def _hydra() -> None:

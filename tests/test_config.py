@@ -1,4 +1,5 @@
 import dataclasses
+import doctest
 
 import pytest
 import yaml
@@ -15,6 +16,7 @@ from pipeline.config import (
     TrainConfig,
     from_composed,
 )
+from pipeline.config import composed as composed_module
 from pipeline.losses.registry import DISTILLATION, make_loss, options_of
 from tests.conftest import ROOT
 
@@ -22,6 +24,10 @@ from tests.conftest import ROOT
 def composed(*overrides):
     with initialize_config_module("pipeline.conf", version_base="1.3"):
         return from_composed(compose("config", overrides=["run_dir=/somewhere", *overrides]))
+
+
+def test_examples():
+    assert doctest.testmod(composed_module) == (0, 1)
 
 
 CLASSES = [(f"{group}/{name}", cls) for group, choices in CHOICES.items() for name, cls in choices.items()]

@@ -2,7 +2,9 @@
 
 import importlib.util
 import json
+import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -130,10 +132,36 @@ def test_the_number_of_trials():
     assert num_jobs(["sweep=search", "hydra.sweeper.n_trials=7"]) == 7
 
 
+@pytest.fixture
+def ray_cluster(monkeypatch):
+    """A head without a CPU for jobs and a second node with two: what runs, runs on the second."""
+    pytest.importorskip("ray", reason="ray is not installed")
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    ray = [Path(sys.executable).with_name("ray"), "start", "--block", "--disable-usage-stats"]
+    head = [*ray, "--head", f"--port={port}", "--num-cpus=0", "--include-dashboard=false"]
+    node = [*ray, f"--address=127.0.0.1:{port}", "--num-cpus=2"]
+    processes = [subprocess.Popen(head, start_new_session=True, stdout=subprocess.DEVNULL)]
+    try:
+        deadline = time.monotonic() + 120
+        with socket.socket() as probe:
+            while probe.connect_ex(("127.0.0.1", port)) and time.monotonic() < deadline:
+                time.sleep(0.2)
+        processes.append(subprocess.Popen(node, start_new_session=True, stdout=subprocess.DEVNULL))
+        monkeypatch.setenv("RAY_ADDRESS", f"127.0.0.1:{port}")
+        yield
+    finally:
+        for process in reversed(processes):
+            os.killpg(process.pid, signal.SIGTERM)
+            process.wait()
+
+
 @pytest.mark.parametrize("launcher", ["submitit_local", "ray"])
-def test_other_launchers(launcher, tmp_path):
-    if importlib.util.find_spec(launcher.partition("_")[0]) is None:
-        pytest.skip(f"{launcher} is not installed")
+def test_other_launchers(launcher, tmp_path, request):
+    if launcher == "ray":
+        request.getfixturevalue("ray_cluster")
+    else:
+        pytest.importorskip("submitit", reason="submitit is not installed")
     done = rankdistil("-m", *SMALL, f"launcher={launcher}", "seed=0,1", "run_dir=sweep", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "2 jobs, 0 failed" in done.stderr

@@ -8,6 +8,7 @@ from pipeline.config.composed import (
     DataConfig,
     StudentConfig,
     TeacherConfig,
+    flat,
     from_composed,
     has_unlabelled,
 )
@@ -91,6 +92,7 @@ __all__ = [
     "TrainConfig",
     "TransformConfig",
     "YahooData",
+    "flat",
     "from_composed",
     "has_unlabelled",
     "nearest",

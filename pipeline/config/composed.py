@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import typing
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -142,6 +143,20 @@ class Config:
         loss = plain["loss"]
         plain["loss"] = {key: loss[key] for key in COMMON_LOSS_OPTIONS} | loss["options"]
         return plain | {"run_dir": str(self.run_dir), "cache_dir": str(self.cache_dir)}
+
+
+def flat(options: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested options by their full keys.
+
+    >>> flat({"seed": 0, "loss": {"topk": 10}})
+    {'seed': 0, 'loss.topk': 10}
+    """
+    found: dict[str, Any] = {}
+    for key, value in options.items():
+        found |= (
+            flat(value, f"{prefix}{key}.") if isinstance(value, dict) and value else {f"{prefix}{key}": value}
+        )
+    return found
 
 
 def _build(cls: type, values: dict[str, Any], where: str) -> Any:

@@ -79,7 +79,7 @@ class GateConfig:
 
     min_share_of_teacher: float | None = None  # of the teacher's NDCG@10, such as 0.98
     not_below_baseline: bool = False  # its NDCG@10 is not significantly below the baseline's (95 %)
-    max_us_per_doc: float | None = None  # microseconds a document, scored in bulk
+    max_us_per_doc: float | None = None  # microseconds a document, scored in bulk: CPU time, elapsed on a GPU
 
     def __post_init__(self) -> None:
         for key in ("min_share_of_teacher", "max_us_per_doc"):

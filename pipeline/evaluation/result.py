@@ -6,7 +6,8 @@ import importlib.metadata
 import os
 import platform
 import subprocess
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +41,15 @@ def provenance() -> dict[str, Any]:
         "versions": {"python": platform.python_version()}
         | {name: importlib.metadata.version(name) for name in _PACKAGES},
         "device": _device(),
+        "clock": scoring_clock()[0],
     }
+
+
+def scoring_clock() -> tuple[str, Callable[[], float]]:
+    """Name and clock of us_per_doc: `CPU`, the time of all threads; `elapsed` where a GPU does the work."""
+    if tf.config.list_physical_devices("GPU"):
+        return "elapsed", time.perf_counter
+    return "CPU", time.process_time
 
 
 def _device() -> str:

@@ -13,7 +13,7 @@ from pipeline.data import RankingData
 from pipeline.evaluation.agreement import agreement
 from pipeline.evaluation.compare import compare
 from pipeline.evaluation.latency import latency
-from pipeline.evaluation.result import metrics_of_splits
+from pipeline.evaluation.result import metrics_of_splits, scoring_clock
 from pipeline.metrics import Ties, summarise
 
 _SPLITS = ("vali", "test")
@@ -47,11 +47,12 @@ def evaluate(
       ties: the order of equal scores.
     """
     evaluated, per_query = {}, {}
+    _, clock = scoring_clock()
     for name, model in models.items():
         metrics = metrics_of_splits(model.scores, data, ties=ties)
         times: dict[str, float | None] = {"us_per_doc": None, "us_per_doc_list120": None}
         if model.score is not None:
-            times = {**latency(model.score, data["test"].features)}
+            times = {**latency(model.score, data["test"].features, clock=clock)}
         summaries = {split: summarise(metrics[split]) for split in _SPLITS}
         evaluated[name] = {**model.facts, **times, "metrics": summaries}
         per_query[name] = metrics["test"]

@@ -57,7 +57,8 @@ def result_cells(
     ndcg_names = list(
         dict.fromkeys(m for n in names for m in models[n]["metrics"][split] if m.startswith("ndcg@"))
     )
-    latencies = {"us_per_doc": "us/doc", "us_per_doc_list120": "us/doc, list of 120"}
+    us = f"{clock} us/doc" if (clock := result.get("run", {}).get("clock")) else "us/doc"
+    latencies = {"us_per_doc": us, "us_per_doc_list120": "same, list of 120"}
     shown = [key for key in latencies if any(models[n].get(key) is not None for n in names)]
     model_rows = [
         [

@@ -121,9 +121,8 @@ def count(name: str, value: object, *, none: str = "") -> None:
     if value is None and none:
         return
     if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise ValueError(
-            f"{name}={value!r} is not possible: an integer >= 1" + f", or None for {none}" * bool(none)
-        )
+        or_none = f", or None (null in a config) for {none}" if none else ""
+        raise ValueError(f"{name}={value!r} is not possible: an integer >= 1{or_none}")
 
 
 def reduce_lists(per_list: Tensor, mask: Tensor, reduce: str | None) -> Tensor:

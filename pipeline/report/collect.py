@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from pipeline.config import flat
 from pipeline.evaluation import PerQuery, read_per_query
 from pipeline.metrics import NoRelevant
 
@@ -129,7 +130,7 @@ def read_run(folder: Path, name: str) -> Run:
         started=_get(result, str, "run", "started"),
         device=_get(result, str, "run", "device"),
         made_with=_made_with(result),
-        options=dict(_flatten(_get(result, dict, "config"))),
+        options=flat(_get(result, dict, "config")),
         data_name=_get(result, str, "data", "name"),
         fingerprint=_get(result, str, "data", "fingerprint"),
         counts={
@@ -215,21 +216,6 @@ def _model(result: Any, name: str) -> Model:
         for split in ("vali", "test")
     }
     return Model(**cost, ndcg=ndcg)
-
-
-def _flatten(config: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
-    """
-    >>> _flatten({"seed": 0, "loss": {"topk": 10}})
-    [('seed', 0), ('loss.topk', 10)]
-    """
-    flat = []
-    for key, value in config.items():
-        flat += (
-            _flatten(value, f"{prefix}{key}.")
-            if isinstance(value, dict) and value
-            else [(f"{prefix}{key}", value)]
-        )
-    return flat
 
 
 def _made_with(result: Any) -> str:

@@ -103,7 +103,8 @@ def _read_trec(path: Path, data: RankingData) -> np.ndarray:
         list_number = int(np.searchsorted(data.offsets, missing[0], side="right")) - 1
         raise ValueError(
             f"{path}: {len(missing)} documents have no score; the first is document "
-            f"{missing[0] - data.offsets[list_number] + base} of query {str(data.query_ids[list_number])!r}"
+            f"{missing[0] - data.offsets[list_number] + base} of query {str(data.query_ids[list_number])!r}; mend: a "
+            "line for each row of this split, or the file that was made for it"
         )
     return scores
 

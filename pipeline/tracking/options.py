@@ -7,7 +7,7 @@ import typing
 from collections.abc import Iterator
 from typing import Any
 
-from pipeline.config import CHOICES, Config
+from pipeline.config import CHOICES, Config, flat
 from pipeline.losses.registry import DISTILLATION, options_of
 
 Option = bool | int | float | str
@@ -23,7 +23,7 @@ def hyper_parameters(config: Config) -> dict[str, Option]:
     only another loss, student or teacher has (`loss.topk` with loss=mse) is there too, with the value "-". Lists
     become text, null becomes "none".
     """
-    values = dict.fromkeys(_keys_of_all_choices(), ABSENT) | dict(_leaves(config.plain()))
+    values = dict.fromkeys(_keys_of_all_choices(), ABSENT) | flat(config.plain())
     return {
         key: value if isinstance(value, bool | int | float | str) else "none" if value is None else str(value)
         for key, value in sorted(values.items())
@@ -45,11 +45,3 @@ def _keys(cls: Any, prefix: str) -> Iterator[str]:
             yield from _keys(hint, f"{prefix}{name}.")
         else:
             yield prefix + name
-
-
-def _leaves(values: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in values.items():
-        if isinstance(value, dict):
-            yield from _leaves(value, f"{prefix}{key}.")
-        else:
-            yield prefix + key, value

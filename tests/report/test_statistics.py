@@ -13,7 +13,7 @@ from tests.report.tree import make_run
 FLAT = {"teacher": [0.5, 0.5], "baseline": [0.5, 0.5], "student": [0.5, 0.5]}
 
 
-@pytest.mark.parametrize("module", ["collect", "page", "statistics", "tables"])
+@pytest.mark.parametrize("module", ["page", "statistics", "tables"])
 def test_examples(module):
     failed, attempted = doctest.testmod(importlib.import_module(f"pipeline.report.{module}"))
     assert attempted > 0

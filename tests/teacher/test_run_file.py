@@ -39,7 +39,10 @@ def test_npy(tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda x: x[:-1], "1 documents have no score; the first is document 2 of query 'q2'"),
+        (
+            lambda x: x[:-1],
+            "1 documents have no score; the first is document 2 of query 'q2'; mend: a line for ",
+        ),
         (lambda x: [*x, x[0]], ":6: a second score for document 0 of query 'q1'"),
         (lambda x: [*x, "q3 Q0 0 1 1.0 t"], ":6: query 'q3' is not in the data"),
         (lambda x: [*x, "q1 Q0 2 1 1.0 t"], ":6: document 2 of query 'q1', which has 2 documents"),
