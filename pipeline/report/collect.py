@@ -53,6 +53,16 @@ class Model:
     ndcg: dict[str, dict[str, dict[NoRelevant, float | None]]]
 
 
+@dataclasses.dataclass(frozen=True)
+class Asked:
+    """One thing that evaluate.gate asked of a student. `value`: None where the test split cannot tell."""
+
+    name: str
+    limit: str
+    value: float | None
+    passed: bool
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class Run:
     """What the report needs of one result.json.
@@ -62,6 +72,8 @@ class Run:
       options: flat config, `loss.topk` -> 10.
       counts: of the test split: queries, docs, blank_queries.
       agreement: with the teacher on the test split.
+      gate: what evaluate.gate asked; empty where it asked nothing.
+      clock: of the scoring times.
     """
 
     name: str
@@ -77,6 +89,8 @@ class Run:
     counts: dict[str, int]
     models: dict[str, Model]
     agreement: dict[str, float | None]
+    gate: list[Asked]
+    clock: str
 
 
 @dataclasses.dataclass(frozen=True)
@@ -141,6 +155,8 @@ def read_run(folder: Path, name: str) -> Run:
             model: _model(result, model) for model in MODELS if model != "baseline" or "baseline" in present
         },
         agreement={key: _number(result, "agreement", "test", key) for key in agreement},
+        gate=_gate(result),
+        clock=result["run"].get("clock", "elapsed"),
     )
 
 
@@ -200,6 +216,20 @@ def _number(result: Any, *path: str) -> float | None:
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
         raise ValueError(f"{'.'.join(path)} must be a number or null, not {str(value)[:40]!r}")
     return float(value)
+
+
+def _gate(result: Any) -> list[Asked]:
+    if result.get("gate") is None:
+        return []
+    return [
+        Asked(
+            _get(check, str, "name"),
+            _get(check, str, "limit"),
+            _number(check, "value"),
+            _get(check, bool, "passed"),
+        )
+        for check in _get(result, list, "gate", "checks")
+    ]
 
 
 def _model(result: Any, name: str) -> Model:

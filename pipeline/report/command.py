@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import itertools
 import sys
 import textwrap
 from collections.abc import Sequence
@@ -20,7 +21,7 @@ from pipeline.report.collect import CONVENTIONS, Collection, collect
 from pipeline.report.page import Gallery, printable, to_html, to_markdown
 from pipeline.report.sections import page
 from pipeline.report.statistics import group_runs, paired_tests
-from pipeline.report.tables import left_out, models_table
+from pipeline.report.tables import gate_table, left_out, models_table
 
 _NAME_WIDTH = 15  # of 80 columns, the numbers need the rest
 
@@ -53,7 +54,8 @@ def write_report(folder: Path, out: Path, *, no_relevant: NoRelevant = "skip") -
             (out / picture.file).write_bytes(picture.png)
     (out / "report.md").write_text(to_markdown(title, blocks), encoding="utf-8")
     (out / "report.html").write_text(to_html(title, blocks), encoding="utf-8")
-    return [*(models_table(data_set, no_relevant) for data_set in data_sets), *left_out(found)]
+    tables = [[*gate_table(data_set), models_table(data_set, no_relevant)] for data_set in data_sets]
+    return [*itertools.chain(*tables), *left_out(found)]
 
 
 def _nothing(folder: Path, found: Collection) -> str:

@@ -34,7 +34,7 @@ def cost_section(data_set: DataSet, convention: NoRelevant, number: int) -> list
     """A picture and a table with the Pareto fronts; a model without a known cost is in the table alone."""
     points = _points(data_set, convention)
     fronts = {key: _front(points, key) for key in _AXES}
-    devices = ", ".join(sorted({run.device for run in data_set.runs}))
+    devices = ", ".join(sorted({f"{run.device} ({run.clock} time)" for run in data_set.runs}))
     pictures = [
         Picture(
             f"quality-{name}-{number}.png",

@@ -19,12 +19,14 @@ from pipeline.report.statistics import (
     PairedTest,
     best,
     gap_closed,
+    has_no_gap,
     is_number,
 )
 from pipeline.report.tables import (
     NONE,
     agreement_table,
     format_p,
+    gate_table,
     left_out,
     mean_sd,
     models_table,
@@ -77,17 +79,21 @@ def _results(
         png = figures.by_cutoff(
             [metric.upper() for metric in NDCG], values, y_label=f"test NDCG ({convention})"
         )
-        caption = f"Test NDCG, {chosen.label}, convention '{convention}': mean over {value.n} seeds"
-        caption += ", bars are the standard deviation." if value.sd is not None else "."
+        caption = f"Test NDCG, {chosen.label}, convention '{convention}': "
+        caption += (
+            "one seed."
+            if value.sd is None
+            else f"mean over {value.n} seeds, bars are the standard deviation."
+        )
         blocks.append(Gallery([Picture(f"ndcg-{number}.png", caption, png)]))
-    blocks.append(models_table(data_set, convention))
+    blocks += [*gate_table(data_set), models_table(data_set, convention)]
     own = [test for test in tests if test.data_set is data_set]
     if own:
         blocks += [
             tests_table(own),
             Paragraph(
-                f"Student's paired t-test, two-sided, over the queries with a relevant document; a query's value "
-                f"is its mean over the seeds, so the test says nothing about other seeds. Holm: corrected for all "
+                "Student's paired t-test, two-sided, over the queries with a relevant document; a query's value is "
+                f"its mean over the seeds, so the test says nothing about other seeds. Holm: corrected for all "
                 f"{sum(test.p_holm is not None for test in tests)} tests on this page."
             ),
         ]
@@ -104,6 +110,8 @@ def _in_words(test: PairedTest, group: Group, convention: NoRelevant) -> str | N
         f"Student against baseline, NDCG@10: {difference:+.4f} (95 % CI {ci95[0]:+.4f} to {ci95[1]:+.4f}, p after "
         f"Holm {format_p(test.p_holm)}); better on {c['win']:,} of {c['queries']:,} queries, worse on {c['loss']:,}."
     )
+    if has_no_gap(group, convention):
+        return f"{text} The teacher is not above the baseline: there is no gap to close."
     return text if closed is None else f"{text} That is {closed:.1%} of the way from baseline to teacher."
 
 
@@ -118,7 +126,7 @@ def _overview(found: Collection, data_sets: Sequence[DataSet], convention: NoRel
                 ", ".join(data_set.varying) or "none",
                 str(len(data_set.runs)),
                 str(len(data_set.groups)),
-                ", ".join(map(str, seeds)) if len(seeds) <= 10 else f"{len(seeds)} seeds",
+                f"{len(seeds)}" + (f" ({', '.join(map(str, seeds))})" if len(seeds) <= 10 else ""),
                 f"{counts['queries']:,}",
                 f"{counts['blank_queries']:,}",
             ]

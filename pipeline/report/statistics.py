@@ -140,6 +140,12 @@ def gap_closed(group: Group, convention: NoRelevant) -> float | None:
     return (student - baseline) / (teacher - baseline) if teacher > baseline else None
 
 
+def has_no_gap(group: Group, convention: NoRelevant) -> bool:
+    """Whether the teacher is not above the baseline, so that there is nothing to close."""
+    teacher, baseline = (group.ndcg(model, MAIN, convention) for model in ("teacher", "baseline"))
+    return teacher is not None and baseline is not None and teacher.mean <= baseline.mean
+
+
 def best(groups: Sequence[Group], convention: NoRelevant) -> Group:
     """The group whose student has the highest mean validation NDCG@10: test data choose nothing."""
 

@@ -8,8 +8,8 @@ import numpy as np
 
 from pipeline.evaluation.table import Cells
 from pipeline.metrics import NoRelevant
-from pipeline.report.collect import MAIN, MODELS, NDCG, Collection
-from pipeline.report.statistics import DataSet, Group, PairedTest, Spread, gap_closed, spread
+from pipeline.report.collect import MAIN, MODELS, NDCG, Asked, Collection
+from pipeline.report.statistics import DataSet, Group, PairedTest, Spread, gap_closed, has_no_gap, spread
 
 NONE = "-"
 
@@ -20,19 +20,51 @@ def models_table(data_set: DataSet, convention: NoRelevant) -> Cells:
     for model in MODELS:
         for label, groups in distinct(data_set.groups, model, convention):
             spreads = [groups[0].ndcg(model, metric, convention) for metric in NDCG]
-            closed = gap_closed(groups[0], convention) if model == "student" else None
+            closed = NONE
+            if model == "student":
+                closed = format_number(gap_closed(groups[0], convention), ".1%")
+                closed = "no gap" if has_no_gap(groups[0], convention) else closed
             rows.append(
                 [
                     label,
                     model,
                     str(spreads[-1].n) if spreads[-1] else "0",
                     *map(mean_sd, spreads),
-                    format_number(closed, ".1%"),
+                    closed,
                 ]
             )
     header = ["options", "model", "n", *(metric.upper() for metric in NDCG), "gap"]
-    title = f"Test, convention '{convention}'. Gap closed: (student - baseline) / (teacher - baseline) of NDCG@10."
+    title = (
+        f"Test, convention '{convention}'. Gap closed: (student - baseline) / (teacher - baseline) of NDCG@10"
+    )
+    title += (
+        "; no gap: the teacher is not above the baseline." if any("no gap" in row for row in rows) else "."
+    )
     return Cells(title, header, rows, num_names=2)
+
+
+def gate_table(data_set: DataSet) -> list[Cells]:
+    """The verdicts of evaluate.gate, one row for each thing asked in each group; nothing where it asked nothing."""
+    verdicts = [all(asked.passed for asked in run.gate) for run in data_set.runs if run.gate]
+    if not verdicts:
+        return []
+    rows = []
+    for group in data_set.groups:
+        by_name: dict[tuple[str, str], list[Asked]] = {}
+        for asked in (asked for run in group.runs for asked in run.gate):
+            by_name.setdefault((asked.name, asked.limit), []).append(asked)
+        for (name, limit), of_runs in by_name.items():
+            values = sorted({format_number(asked.value, ".4g") for asked in of_runs})
+            passed = [asked.passed for asked in of_runs]
+            rows.append([group.label, name, ", ".join(values), limit, _verdict(passed)])
+    header = ["options", "what the student must reach", "value", "limit", "gate"]
+    return [Cells(f"Gate: {_verdict(verdicts)}", header, rows, num_names=2)]
+
+
+def _verdict(passed: Sequence[bool]) -> str:
+    if len(set(passed)) == 1:
+        return "PASS" if passed[0] else "FAIL"
+    return f"{sum(passed)} of {len(passed)} PASS"
 
 
 def tests_table(tests: Sequence[PairedTest]) -> Cells:

@@ -95,6 +95,24 @@ def test_a_baseline_that_an_option_changes_has_a_row_for_each(tmp_path):
     assert rows(text, r"hidden=\[16\]", "baseline")[0] == ["1", *["0.5000"] * 3, "-"]
 
 
+def test_the_gate_and_a_teacher_that_leaves_no_gap(tmp_path, capsys):
+    values = {"teacher": [0.25, 0.5], "baseline": [0.5, 0.5], "student": [0.25, 0.75]}
+    for seed, cost in ((0, 2.5), (1, 6.0)):
+        check = {"name": "us a document", "value": cost, "limit": "<= 5", "passed": cost <= 5}
+        share = {"name": "share", "value": None, "limit": ">= 1", "passed": False}
+        gate = {"passed": False, "checks": [check, share]}
+        make_run(tmp_path / f"{seed}", values, seed=seed, gate=gate)
+    text = report(tmp_path)
+    assert "Gate: FAIL" in text
+    assert "Gate: FAIL" in capsys.readouterr().out
+    assert rows(text, "all runs", "us a document") == [["2.5, 6", "&lt;= 5", "1 of 2 PASS"]]
+    assert rows(text, "all runs", "share") == [["-", "&gt;= 1", "FAIL"]]
+    assert rows(text, "all runs", "student")[0][-1] == "no gap"
+    assert "no gap: the teacher is not above the baseline." in text
+    assert "The teacher is not above the baseline: there is no gap to close." in text
+    assert "mean over 2 seeds" in text
+
+
 def test_another_convention(known):
     text = report(known, "--no-relevant", "zero")
     assert rows(text, "all", "teacher")[0][3] == "0.5250 ± 0.0000"
@@ -215,6 +233,8 @@ def test_a_single_run_without_a_baseline_and_with_a_teacher_of_unknown_cost(tmp_
         cost={"teacher": (None, None)},
     )
     text = report(tmp_path)
+    assert ": one seed." in text
+    assert "Gate" not in text
     assert rows(text, "all runs", "teacher") == [
         ["1", *["0.6250"] * 3, "-"],
         ["-", "-", "-", "0.6250", "-"],

@@ -57,6 +57,7 @@ def make_run(
     query_ids=None,
     num_docs=None,
     num_relevant=None,
+    gate=None,
 ):
     """A run whose `ndcg` is model -> NDCG of each test query (@1, @5 and @10 alike), None for a blank query."""
     config = copy.deepcopy(CONFIG) | {"seed": seed, "run_dir": str(folder)}
@@ -97,6 +98,7 @@ def make_run(
             "test": {"kendall_tau": 0.5 + 0.1 * seed, "overlap@10": 0.75, "ndcg@10_vs_teacher": 0.9}
         },
         "comparisons": [],
+        "gate": gate,
     }
     folder.mkdir(parents=True)
     (folder / "result.json").write_text(json.dumps(result))
