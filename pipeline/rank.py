@@ -32,6 +32,7 @@ def rank_file(
     duplicates: str = "error",
     unsorted: str = "error",
     missing_value: float | None = None,
+    groups: Path | None = None,
 ) -> tuple[int, int]:
     """Writes `query Q0 document rank score tag` for each row of a LETOR file, best first, and perhaps its labels.
 
@@ -46,6 +47,7 @@ def rank_file(
       qrels: also writes the labels here, `query 0 document label`.
       tag: the run's name, in its last column.
       duplicates, unsorted, missing_value: as for `read_letor`.
+      groups: its `group_sizes`.
 
     Returns:
       (queries, documents).
@@ -67,6 +69,7 @@ def rank_file(
             duplicates=duplicates,
             unsorted=unsorted,
             missing_value=missing_value,
+            group_sizes=groups,
             progress=progress,
         ):
             bounds = lists.offsets.tolist()
@@ -136,6 +139,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--duplicates", choices=DUPLICATES, default="error", help="as data.duplicates")
     parser.add_argument("--unsorted", choices=UNSORTED, default="error", help="as data.unsorted")
     parser.add_argument("--missing-value", type=float, metavar="X", help="as data.missing_value")
+    parser.add_argument(
+        "--groups",
+        type=Path,
+        metavar="FILE",
+        help="rows of each query, of a FILE without qid (.query, .group)",
+    )
     return parser
 
 
@@ -166,6 +175,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
             duplicates=options.duplicates,
             unsorted=options.unsorted,
             missing_value=options.missing_value,
+            groups=options.groups,
         )
     except LetorError as error:
         # The reader speaks of an option that this command takes from the model.

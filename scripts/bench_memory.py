@@ -2,8 +2,8 @@
 
 Makes sparse LETOR files whose arrays, dense, are --times as large as --limit-mb, and runs the pipeline on them
 twice, each in a process and cache of its own: as it is, and in a memory cgroup (v1 or v2) with that limit, which
-counts the page cache too. Prints the metrics of both and the most memory each held. Needs Linux and the right to make
-a cgroup.
+counts the page cache too. Compares all metrics, and the checksums of all arrays and models; prints the most memory
+that each held. Needs Linux and the right to make a cgroup.
 """
 
 from __future__ import annotations
@@ -84,6 +84,12 @@ def _run(overrides: list[str], folder: Path, group: Cgroup | None) -> dict[str, 
         "stages": result["run"]["seconds"],
         "most_resident_mb": resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss >> 10,
         "metrics": {name: model["metrics"] for name, model in result["models"].items()},
+        "digests": {
+            f"{manifest.parent.parent.name}/{name}": facts["sha256"]
+            for manifest in sorted((folder / "cache").glob("*/*/manifest.json"))
+            for name, facts in json.loads(manifest.read_text())["files"].items()
+            if name != "history.json"  # holds times
+        },
     }
     if group:
         facts["most_in_cgroup_mb"] = int(group.peak.read_text()) >> 20
@@ -94,7 +100,7 @@ def main(arguments: list[str]) -> None:
     parser = argparse.ArgumentParser(
         prog="bench.py memory", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--limit-mb", type=int, default=1200)
+    parser.add_argument("--limit-mb", type=int, default=800)
     parser.add_argument("--times", type=float, default=3.0, help="arrays of raw features / limit")
     parser.add_argument("--folder", type=Path, default=Path(tempfile.gettempdir()) / "rankdistil-bench")
     parser.add_argument("overrides", nargs="*", help="more options of the runs")
@@ -113,16 +119,17 @@ def main(arguments: list[str]) -> None:
     facts = {"limited": _run(overrides, options.folder / "limited", group)}
     group.folder.rmdir()
     facts["free"] = _run(overrides, options.folder / "free", None)
+    numbers = {}
     for name, of_run in facts.items():
-        metrics = of_run.pop("metrics")
+        numbers[name] = of_run.pop("metrics"), of_run.pop("digests")
         print(f"{name}: {json.dumps(of_run)}")
-        for model, splits in metrics.items():
+        for model, splits in numbers[name][0].items():
             print(f"  {model}: test NDCG@10 {splits['test']['ndcg@10']['skip']!r}")
-        of_run["metrics"] = metrics
-    same = facts["limited"]["metrics"] == facts["free"]["metrics"]
+    same = numbers["limited"] == numbers["free"]
     arrays = num_rows * 4 * NUM_FEATURES / 2**20
     print(
-        f"{arrays:.0f} MB of raw features, limit {options.limit_mb} MB: all metrics {'equal' if same else 'DIFFER'}"
+        f"{arrays:.0f} MB of raw features, limit {options.limit_mb} MB: all metrics, and "
+        f"{len(numbers['free'][1])} files of arrays and models {'equal' if same else 'DIFFER'}"
     )
     for name in ("limited", "free"):
         shutil.rmtree(options.folder / name)

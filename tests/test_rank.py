@@ -63,6 +63,16 @@ def our_ndcg(scores, data, cutoff=10):
     return dict(zip(data.query_ids.tolist(), np.nan_to_num(values).tolist(), strict=True))
 
 
+def test_a_file_without_qid(ranked, tmp_path):
+    folder, file, data, _ = ranked
+    (tmp_path / "test.txt").write_text(re.sub(r" qid:\d+", "", file.read_text()))
+    (tmp_path / "test.txt.group").write_text("\n".join(map(str, data.list_sizes)))
+    run_main(folder, tmp_path / "test.txt", "-o", tmp_path / "run", "--groups", tmp_path / "test.txt.group")
+    numbered = [line.split() for line in (tmp_path / "run").read_text().splitlines()]
+    expected = [line.split() for line in (folder / "run").read_text().splitlines()]
+    assert [[str(int(query) + 99), *rest] for query, *rest in numbered] == expected
+
+
 @pytest.mark.parametrize("cutoff", [1, 5, 10])
 def test_pytrec_eval_and_ir_measures_come_to_our_ndcg(ranked, cutoff):
     """They take the label as the gain, so the gains 2^label - 1 are named to them; a blank query counts 0."""

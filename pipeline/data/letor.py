@@ -13,8 +13,9 @@ from pathlib import Path
 import numpy as np
 
 from pipeline.data import letor_parse as parse
-from pipeline.data.letor_block import Block, Fault, Options, Scratch, excerpt, scan_block
+from pipeline.data.letor_block import Block, Options, Scratch, scan_block
 from pipeline.data.letor_matrix import Matrix, take_rows
+from pipeline.data.letor_queries import Queries
 from pipeline.data.letor_text import LetorError, Text, read_blocks
 from pipeline.data.ranking import RankingData
 
@@ -99,13 +100,12 @@ def read_letor(
     _check(threads is None or threads >= 1, "threads", threads, "1 or more")
     _check(block_bytes >= 1, "block_bytes", block_bytes, "1 or more")
     options = Options(num_features, duplicates, unsorted, missing_value, group_sizes is None)
-    sizes = None if group_sizes is None else _read_group_sizes(Path(group_sizes))
+    queries = Queries(path, regroup=regroup, group_sizes=None if group_sizes is None else Path(group_sizes))
     matrix = Matrix(None if out_dir is None else out_dir / "features.npy", num_features or 0)
     try:
         scanned = scanned_blocks(path, options, threads or num_cores(), block_bytes)
         with contextlib.closing(scanned) as blocks:
-            watch = Watch(path, regroup)
-            labels, starts, names = _collect(watch, blocks, matrix, options, sizes, progress)
+            labels, starts, names = _collect(queries, blocks, matrix, duplicates, progress)
         features = matrix.finish()
         offsets, query_ids = _gather(features, labels, starts, names)
     except BaseException:
@@ -157,80 +157,27 @@ def scanned_blocks(
         raise failure
 
 
-class Watch:
-    """Over the blocks of one file, in order: where queries begin, and what is wrong first."""
-
-    def __init__(self, path: Path, regroup: bool) -> None:
-        self.path, self._regroup = path, regroup
-        self._name: str | None = None  # of the query that the last row is of
-        self._first_lines: dict[str, int] = {}  # by query id
-        self._num_lines = 0
-        self._faults: list[Fault] = []
-
-    def runs(self, block: Block) -> list[tuple[int, str]]:
-        """(first row, query id) of the queries that begin in the next block."""
-        self._faults = [] if block.fault is None else [block.fault]
-        runs = []
-        for row, name in block.queries:
-            if name == self._name:  # goes on from the block before
-                continue
-            line = int(block.row_lines[row])
-            if not self._regroup and name in self._first_lines:
-                what = f"query {name!r} again, after others; its rows began in line {self._first_lines[name]}"
-                self._faults.append(Fault(line, what, "bring them together, or set data.regroup=true"))
-                break
-            self._first_lines.setdefault(name, self._num_lines + line + 1)
-            self._name = name
-            runs.append((row, name))
-        return runs
-
-    def end(self, block: Block, *, overflow: int, excess: Fault | None = None) -> None:
-        """The rows of that block are in their matrix; raises what is wrong first in it."""
-        if excess is not None:
-            self._faults.append(excess)
-        if overflow >= 0:
-            what = "the sum of a feature's values is too large for float32"
-            mend = "set data.duplicates to first or last"
-            self._faults.append(Fault(int(block.row_lines[overflow]), what, mend))
-        if self._faults:
-            raise self.error(*min(self._faults, key=lambda fault: fault.line))
-        self._num_lines += block.num_lines
-
-    def error(self, line: int | None, what: str, mend: str) -> LetorError:
-        """`line`: from 0, in the block; None: of the whole file."""
-        return LetorError(self.path, None if line is None else self._num_lines + line + 1, what, mend)
-
-    def no_row(self) -> LetorError:
-        return self.error(None, "holds no row", "give a file with lines such as '2 qid:1 1:0.5'")
-
-
 def _collect(
-    watch: Watch,
+    queries: Queries,
     blocks: Iterator[tuple[Block, int, int]],
     matrix: Matrix,
-    options: Options,
-    sizes: np.ndarray | None,
+    duplicates: str,
     progress: Callable[[int, int], None] | None,
 ) -> tuple[np.ndarray, np.ndarray, list[str]]:
     """Fills the matrix -> labels float32 [docs], the first row of each run of one query, the query ids of the runs."""
     labels: list[np.ndarray] = []
     runs: list[tuple[int, str]] = []
     num_rows = 0
-    most_rows = None if sizes is None else int(sizes.sum())
     for block, position, num_bytes in blocks:
-        runs += [(num_rows + row, name) for row, name in watch.runs(block)]
-        excess = None
-        if most_rows is not None and num_rows + len(block.labels) > most_rows:
-            what = f"row {most_rows + 1}, but the sizes in the file of group sizes sum to {most_rows}"
-            excess = Fault(int(block.row_lines[most_rows - num_rows]), what, _SIZES_MEND)
+        runs += [(num_rows + row, name) for row, name in queries.begin(block)]
         try:
-            overflow = matrix.append(block, duplicates=options.duplicates, share=position / num_bytes)
+            overflow = matrix.append(block, duplicates=duplicates, share=position / num_bytes)
         except MemoryError as error:
             shape = f"{num_rows + len(block.labels)} rows of {matrix.num_features} features"
             what = f"the memory does not hold {shape}, the largest index here"
             mend = "check the largest feature index, or give out_dir"
-            raise watch.error(block.widest_line, what, mend) from error
-        watch.end(block, overflow=overflow, excess=excess)
+            raise queries.error(block.widest_line, what, mend) from error
+        queries.end(block, overflow=overflow)
         labels.append(block.labels.copy())
         num_rows += len(block.labels)
         if progress is not None:
@@ -238,18 +185,13 @@ def _collect(
     if progress is not None and num_rows and position < num_bytes:  # the check sums at the end of a .gz
         progress(num_bytes, num_bytes)
 
-    if num_rows == 0:
-        raise watch.no_row()
+    queries.finish()
     if matrix.num_features == 0:
-        raise watch.error(None, "holds no feature", "give data.num_features if all values are meant to be 0")
-    starts, names = [row for row, _ in runs], [name for _, name in runs]
-    if sizes is not None:
-        if num_rows != most_rows:
-            what = f"holds {num_rows} rows, but the sizes in the file of group sizes sum to {most_rows}"
-            raise watch.error(None, what, _SIZES_MEND)
-        starts = (np.cumsum(sizes) - sizes).tolist()
-        names = [str(query + 1) for query in range(len(sizes))]
-    return np.concatenate(labels), np.array(starts, np.int64), names
+        raise queries.error(
+            None, "holds no feature", "give data.num_features if all values are meant to be 0"
+        )
+    starts, names = zip(*runs, strict=True)
+    return np.concatenate(labels), np.array(starts, np.int64), list(names)
 
 
 def _gather(
@@ -268,25 +210,3 @@ def _gather(
     offsets = np.zeros(len(numbers) + 1, np.int64)
     np.add.at(offsets, query_of_run + 1, sizes)
     return np.cumsum(offsets), np.array(list(numbers))
-
-
-# ------------------------------------------------------------------------------------------------ group sizes
-
-_SIZES_MEND = "give the group file of this very data file: the numbers of rows of its queries, one a line"
-
-
-def _read_group_sizes(path: Path) -> np.ndarray:
-    """int64 [queries] from LightGBM's .query format: one whole number >= 1 a line."""
-    sizes = []
-    num_lines = 0
-    for text in read_blocks(path, _BLOCK_BYTES, []):
-        for raw in text.buffer[: text.size].splitlines():
-            num_lines += 1
-            size = raw.strip()
-            if size and (not size.isdigit() or len(size) > 9 or int(size) == 0):
-                raise LetorError(path, num_lines, f"{excerpt(size)} is not a whole number >= 1", _SIZES_MEND)
-            if size:
-                sizes.append(int(size))
-    if not sizes:
-        raise LetorError(path, None, "holds no group size", _SIZES_MEND)
-    return np.array(sizes, np.int64)

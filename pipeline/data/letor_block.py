@@ -70,7 +70,7 @@ def _explained(wrong: int, text: bytearray, where: int, options: Options) -> tup
         return (
             f"no qid:<id> after the label in {excerpt(line)}",
             "write the query's id there; if a file beside it has the numbers of rows of the queries, name its ending, "
-            "such as data.group_suffix=.query (read_letor: group_sizes=FILE)",
+            "such as data.group_suffix=.query (rankdistil-rank: --groups FILE; read_letor: group_sizes=FILE)",
         )
     if wrong == parse.BAD_INDEX and re.match(rb"0+:", token):
         return f"feature index 0 in {shown}", "number the features from 1"
@@ -88,7 +88,7 @@ def _explained(wrong: int, text: bytearray, where: int, options: Options) -> tup
         ),
         parse.UNEXPECTED_QID: (
             f"{shown} although a file of group sizes is given",
-            "leave data.group_suffix out, or the qid",
+            "leave that file out, or the qid",
         ),
         parse.BAD_INDEX: (f"{shown} is not <index>:<value>", "write a whole number >= 1, a colon, a number"),
         parse.LARGE_INDEX: (f"the index of {shown} is above {parse.MAX_INDEX}", "number the features anew"),

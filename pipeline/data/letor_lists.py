@@ -8,9 +8,10 @@ from pathlib import Path
 
 import numpy as np
 
-from pipeline.data.letor import Watch, num_cores, scanned_blocks
+from pipeline.data.letor import num_cores, scanned_blocks
 from pipeline.data.letor_block import Options
-from pipeline.data.letor_matrix import fill
+from pipeline.data.letor_matrix import write_rows
+from pipeline.data.letor_queries import Queries
 from pipeline.data.ranking import RankingData
 
 
@@ -21,15 +22,16 @@ def read_lists(
     duplicates: str = "error",
     unsorted: str = "error",
     missing_value: float | None = None,
+    group_sizes: Path | None = None,
     progress: Callable[[int, int], None] | None = None,
     block_bytes: int = 1 << 21,
 ) -> Iterator[RankingData]:
     """What `read_letor` gives, cut between lists; the memory holds a few blocks, the longest list and the query ids.
 
     Args:
-      path: the file, with `qid:<id>` in each row and the rows of a query together.
+      path: the file, with the rows of a query together.
       num_features: the columns; a larger index is an error.
-      duplicates, unsorted, missing_value, progress, block_bytes: as for `read_letor`.
+      duplicates, unsorted, missing_value, group_sizes, progress, block_bytes: as for `read_letor`.
 
     Yields:
       Whole lists in the order of the file.
@@ -38,20 +40,17 @@ def read_lists(
       LetorError: the first thing that is wrong in the file, when it is reached.
     """
     path = Path(path)
-    options = Options(num_features, duplicates, unsorted, missing_value, has_qid=True)
-    watch = Watch(path, regroup=False)
+    options = Options(num_features, duplicates, unsorted, missing_value, has_qid=group_sizes is None)
+    queries = Queries(path, group_sizes=group_sizes)
     # Of the last, unfinished list:
     features, labels = np.zeros((0, num_features), np.float32), np.zeros(0, np.float32)
     name: str | None = None
     with contextlib.closing(scanned_blocks(path, options, num_cores(), block_bytes)) as blocks:
         for block, position, num_bytes in blocks:
             rows = np.zeros((len(block.labels), num_features), np.float32)
-            how = (duplicates == "first", duplicates == "sum")
-            overflow = fill(
-                rows.reshape(-1), 0, num_features, block.row_ends, block.indices, block.values, *how
-            )
-            runs = watch.runs(block)
-            watch.end(block, overflow=overflow)
+            overflow = write_rows(rows.reshape(-1), 0, num_features, block, duplicates=duplicates)
+            runs = queries.begin(block)
+            queries.end(block, overflow=overflow)
             starts = [len(labels) + row for row, _ in runs]
             names = [query for _, query in runs]
             if name is not None:
@@ -66,6 +65,6 @@ def read_lists(
             name = names[-1] if names else None
             if progress is not None:
                 progress(position, num_bytes)
-    if name is None:
-        raise watch.no_row()
+    queries.finish()
+    assert name is not None
     yield RankingData(features, labels, np.array([0, len(labels)]), np.array([name]))

@@ -44,8 +44,7 @@ class Matrix:
         first = self._rows
         self._rows += len(block.labels)
         self._reserve(self._rows * self._width, share)
-        how = (duplicates == "first", duplicates == "sum")
-        return fill(self._flat, first, self._width, block.row_ends, block.indices, block.values, *how)
+        return write_rows(self._flat, first, self._width, block, duplicates=duplicates)
 
     def finish(self) -> np.ndarray:
         """float32 [rows, num_features], writable."""
@@ -95,6 +94,13 @@ class Matrix:
         assert self._path is not None
         mapped = np.memmap(self._path, np.float32, "r+", _NPY_HEADER_BYTES, (size,))
         self._flat = mapped.view(np.ndarray)
+
+
+def write_rows(flat: np.ndarray, first: int, width: int, block: Block, *, duplicates: str) -> int:
+    """Writes the rows of a block from row `first` on; see `fill`."""
+    how = (duplicates == "first", duplicates == "sum")
+    overflow: int = fill(flat, first, width, block.row_ends, block.indices, block.values, *how)
+    return overflow
 
 
 @compiled

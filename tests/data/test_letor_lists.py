@@ -78,3 +78,18 @@ def test_errors_name_the_line(tmp_path, text, line, what, block_bytes):
     with pytest.raises(LetorError, match=what) as error:
         list(read_lists(path, num_features=3, duplicates="sum", block_bytes=block_bytes))
     assert error.value.line == line
+
+
+@pytest.mark.parametrize("block_bytes", [1, 20, 1 << 21])
+def test_group_sizes(tmp_path, block_bytes):
+    path, sizes = tmp_path / "no_qid.txt", tmp_path / "no_qid.txt.query"
+    path.write_text("".join(f"{row % 2} 1:{row}\n" for row in range(6)))
+    sizes.write_text("2\n3\n1\n")
+    parts = list(read_lists(path, num_features=1, group_sizes=sizes, block_bytes=block_bytes))
+    assert [name for part in parts for name in part.query_ids] == ["1", "2", "3"]
+    assert [size for part in parts for size in part.list_sizes] == [2, 3, 1]
+    assert [row for part in parts for row in part.features[:, 0]] == list(range(6))
+    for wrong, what in (("2\n3\n", "row 6, but the sizes .* sum to 5"), ("2\n5\n", "holds 6 rows, but .* 7")):
+        sizes.write_text(wrong)
+        with pytest.raises(LetorError, match=what):
+            list(read_lists(path, num_features=1, group_sizes=sizes, block_bytes=block_bytes))

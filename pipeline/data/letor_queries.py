@@ -1,0 +1,109 @@
+"""Where the queries of a LETOR file begin, and the first thing that is wrong in it, block by block."""
+
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+
+from pipeline.data.letor_block import Block, Fault, excerpt
+from pipeline.data.letor_text import LetorError, read_blocks
+
+_SIZES_MEND = "give the group file of this very data file: the numbers of rows of its queries, one a line"
+_BLOCK_BYTES = 1 << 19
+
+
+class Queries:
+    """Over the blocks of one file, in order: `begin` and `end` for each, `finish` after the last.
+
+    Args:
+      path: the file.
+      regroup: a query may return after others.
+      group_sizes: a file with the rows of each query, for a file without qid.
+    """
+
+    def __init__(self, path: Path, *, regroup: bool = False, group_sizes: Path | None = None) -> None:
+        self._path, self._regroup = path, regroup
+        self._sizes = None if group_sizes is None else _read_group_sizes(group_sizes)
+        self._num_sized = 0 if self._sizes is None else sum(self._sizes)  # rows
+        self._next = 0  # the first row of the next query, by the sizes
+        self._name: str | None = None  # of the query that the last row is of, by the text
+        self._first_lines: dict[str, int] = {}  # by query id
+        self._num_queries = self._num_rows = self._num_lines = 0
+        self._faults: list[Fault] = []
+
+    def begin(self, block: Block) -> list[tuple[int, str]]:
+        """(first row, query id) of the queries that begin in the next block."""
+        self._faults = [] if block.fault is None else [block.fault]
+        return self._by_text(block) if self._sizes is None else self._by_size(block)
+
+    def _by_text(self, block: Block) -> list[tuple[int, str]]:
+        found = []
+        for row, name in block.queries:
+            if name == self._name:  # goes on from the block before
+                continue
+            line = int(block.row_lines[row])
+            if not self._regroup and name in self._first_lines:
+                what = f"query {name!r} again, after others; its rows began in line {self._first_lines[name]}"
+                self._faults.append(Fault(line, what, "bring them together, or set data.regroup=true"))
+                break
+            self._first_lines.setdefault(name, self._num_lines + line + 1)
+            self._name = name
+            found.append((row, name))
+        return found
+
+    def _by_size(self, block: Block) -> list[tuple[int, str]]:
+        assert self._sizes is not None
+        found = []
+        num_rows = self._num_rows + len(block.labels)
+        while self._next < num_rows and self._num_queries < len(self._sizes):
+            found.append((self._next - self._num_rows, str(self._num_queries + 1)))
+            self._next += self._sizes[self._num_queries]
+            self._num_queries += 1
+        if num_rows > self._num_sized:
+            what = f"row {self._num_sized + 1}, but the sizes in the file of group sizes sum to {self._num_sized}"
+            self._faults.append(
+                Fault(int(block.row_lines[self._num_sized - self._num_rows]), what, _SIZES_MEND)
+            )
+        return found
+
+    def end(self, block: Block, *, overflow: int) -> None:
+        """The rows of that block are in their matrix, where the sums of row `overflow` are too large, or of none (-1).
+
+        Raises:
+          LetorError: what is wrong first in the block.
+        """
+        if overflow >= 0:
+            what = "the sum of a feature's values is too large for float32"
+            mend = "set data.duplicates to first or last"
+            self._faults.append(Fault(int(block.row_lines[overflow]), what, mend))
+        if self._faults:
+            raise self.error(*min(self._faults, key=lambda fault: fault.line))
+        self._num_rows += len(block.labels)
+        self._num_lines += block.num_lines
+
+    def finish(self) -> None:
+        """Raises LetorError for a file that ended too early."""
+        if self._num_rows == 0:
+            raise self.error(None, "holds no row", "give a file with lines such as '2 qid:1 1:0.5'")
+        if self._num_rows < self._num_sized:
+            sizes = f"the sizes in the file of group sizes sum to {self._num_sized}"
+            raise self.error(None, f"holds {self._num_rows} rows, but {sizes}", _SIZES_MEND)
+
+    def error(self, line: int | None, what: str, mend: str) -> LetorError:
+        """`line`: from 0, in the block; None: of the whole file."""
+        return LetorError(self._path, None if line is None else self._num_lines + line + 1, what, mend)
+
+
+def _read_group_sizes(path: Path) -> list[int]:
+    """LightGBM's .query format: one whole number >= 1 a line."""
+    texts = (text.buffer[: text.size].splitlines() for text in read_blocks(path, _BLOCK_BYTES, []))
+    sizes = []
+    for line, raw in enumerate(itertools.chain.from_iterable(texts), 1):
+        size = raw.strip()
+        if size and (not size.isdigit() or len(size) > 9 or int(size) == 0):
+            raise LetorError(path, line, f"{excerpt(size)} is not a whole number >= 1", _SIZES_MEND)
+        if size:
+            sizes.append(int(size))
+    if not sizes:
+        raise LetorError(path, None, "holds no group size", _SIZES_MEND)
+    return sizes
