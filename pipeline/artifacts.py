@@ -84,9 +84,31 @@ def write_json(path: Path, value: Any) -> None:
         temporary.write_text(json.dumps(value, indent=2, allow_nan=False) + "\n")
 
 
-def _lease(path: Path) -> filelock.SoftFileLease:
+class _Lease(filelock.SoftFileLease):
+    """A dead holder's lock is taken over even where two names cannot be exchanged, as on NFS.
+
+    There filelock would wait for ever. Here the contender that makes a hard link of the dead lock, named by its
+    content, may remove the lock: whatever came to its place meanwhile has another content.
+    """
+
+    def _take_over(self, marker: os.stat_result, breaker_pid: int | None) -> None:
+        super()._take_over(marker, breaker_pid)
+        lock = Path(self.lock_file)
+        content, now = lock.read_bytes(), lock.lstat()
+        if (now.st_ino, now.st_mtime) != (marker.st_ino, marker.st_mtime):
+            return  # taken over, or alive after all
+        dead = lock.with_name(f"{lock.name}.{hashlib.sha256(content).hexdigest()[:16]}.dead")
+        os.link(lock, dead)  # an OSError, as where another contender was first, is for the caller: it tries again
+        try:
+            if dead.read_bytes() == content:
+                lock.unlink()
+        finally:
+            dead.unlink()
+
+
+def _lease(path: Path) -> _Lease:
     """A lock whose holder refreshes it; that of a process which is gone from this host is stale at once."""
-    return filelock.SoftFileLease(path, lease_duration=_LEASE, heartbeat_interval=_LEASE / 6)
+    return _Lease(path, lease_duration=_LEASE, heartbeat_interval=_LEASE / 6)
 
 
 def _is_ours(lock: filelock.SoftFileLease) -> bool:

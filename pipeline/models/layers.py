@@ -89,10 +89,20 @@ def batch_norm(width: int) -> keras.layers.Layer:
     return layer
 
 
-def dense(inputs: int, units: int, seeds: Iterator[int], **options: Any) -> keras.layers.Dense:
+def swish(x: tf.Tensor) -> tf.Tensor:
+    """x sigmoid(x). Not Keras's, a custom gradient: TensorFlow keeps the graph around each for ever."""
+    return x * tf.sigmoid(x)
+
+
+def dense(
+    inputs: int, units: int, seeds: Iterator[int], *, activation: str | None = None, **options: Any
+) -> keras.layers.Dense:
     """A dense layer [D, inputs] -> [D, units]."""
     layer = keras.layers.Dense(
-        units, kernel_initializer=keras.initializers.GlorotUniform(seed=next(seeds)), **options
+        units,
+        swish if activation == "swish" else activation,
+        kernel_initializer=keras.initializers.GlorotUniform(seed=next(seeds)),
+        **options,
     )
     layer.build((None, inputs))
     return layer

@@ -49,8 +49,16 @@ def test_eight_processes_make_an_artifact_once(tmp_path, fault):
         assert not list(tmp_path.rglob("*.lock"))
 
 
-def test_the_killed_maker_is_replaced_by_the_next(tmp_path, fault):
-    with fault("eight processes, the maker killed twice"):
+@pytest.fixture(params=["exchange", "as on NFS"])
+def names(request, monkeypatch):
+    """File systems that can exchange two names, and those that refuse it."""
+    if request.param == "as on NFS":
+        monkeypatch.setattr("filelock._soft.exchange_names", lambda source, target: False)
+    return request.param
+
+
+def test_the_killed_maker_is_replaced_by_the_next(tmp_path, fault, names):
+    with fault("eight processes, the maker killed twice", names):
         processes, made, good, maker = eight(tmp_path, num_slow=2)
         for kills in (1, 2):
             while made.value < kills:
@@ -66,6 +74,7 @@ def test_the_killed_maker_is_replaced_by_the_next(tmp_path, fault):
             process.join(60)
         assert sorted(process.exitcode for process in processes) == [-9, -9, 0, 0, 0, 0, 0, 0]
         assert (made.value, good.value) == (3, 6)
+        assert [path.name for path in tmp_path.glob("teacher/*")] == [Store(tmp_path).path("teacher", {"a": 1}).name]
 
 
 def test_eight_runs_with_one_cache_train_the_teacher_once(tmp_path, fault):
@@ -98,11 +107,13 @@ def short_lease(monkeypatch):
     monkeypatch.setattr(artifacts, "_LEASE", 1.5)
 
 
-def test_a_stale_lock_of_another_host_is_recognised_by_its_silence(tmp_path, fault, short_lease, caplog):
+def test_a_stale_lock_of_another_host_is_recognised_by_its_silence(
+    tmp_path, fault, short_lease, caplog, names
+):
     """Whatever its clock says: the time is taken here, from when the file was first seen."""
     caplog.set_level("INFO")
     store = Store(tmp_path)
-    with fault("lock of a dead process on another host"):
+    with fault("lock of a dead process on another host", names):
         lock = store.path("kind", {}).with_suffix(".lock")
         foreign(lock, age=-3600, duration=1.5)
         began = time.monotonic()

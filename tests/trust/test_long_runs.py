@@ -7,10 +7,13 @@ import gc
 import os
 
 import psutil
+import pytest
+from tensorflow.python.framework.func_graph import FuncGraph
 
+from pipeline.config import MLPStudent
 from pipeline.run import Run
 from tests.conftest import tiny_config
-from tests.training.test_fit import CONFIG, train
+from tests.training.test_fit import CONFIG, STUDENTS, train
 from tests.trust.command import FAST
 
 LONG = os.environ.get("RANKDISTIL_LONG") == "1"
@@ -55,3 +58,20 @@ def test_many_runs_in_one_process(tmp_path, fault):
     with fault("many runs in one process", f"{runs} runs: {memory:+.0f} MB, {files:+d} open files"):
         assert files <= 0
         assert memory < 4 * runs
+
+
+@pytest.mark.parametrize(
+    "student",
+    [*(MLPStudent(hidden=[3], activation=name) for name in ("relu", "gelu", "swish")), STUDENTS["dcn"]],
+    ids=lambda student: getattr(student, "activation", "dcn"),
+)
+def test_the_graph_of_a_training_does_not_stay(tmp_path, student):
+    """A custom gradient of TensorFlow's would keep it. So do batch norm and the sums over replicas: see the README."""
+
+    def graphs_after(folder):
+        train(tmp_path / folder, config=dataclasses.replace(CONFIG, epochs=1), student=student)
+        gc.collect()
+        return sum(isinstance(kept, FuncGraph) for kept in gc.get_objects())
+
+    first = graphs_after("first")  # and small ones, one for each shape
+    assert graphs_after("second") == first

@@ -93,6 +93,37 @@ def test_a_disk_that_fills_up(small_disk, tmp_path, whole, fault):
     assert metrics(result_of(folder)) == metrics(whole)
 
 
+@pytest.fixture
+def read_only(small_disk):
+    """A file system, and what makes it read-only, or no longer."""
+    folder, resize = small_disk
+    resize(64_000)
+
+    def remount(option):
+        subprocess.run(["mount", "-o", f"remount,{option}", str(folder)], check=True)
+
+    yield folder, remount
+    remount("rw")
+
+
+def test_a_file_system_that_is_read_only(read_only, tmp_path, fault):
+    disk, remount = read_only
+    there, here = (f"cache_dir={disk}/cache", "stage=data"), f"run_dir={tmp_path}/run"
+    assert run(tmp_path, *there, here)[0] == 0
+    before = finished(disk)
+    remount("ro")
+    with fault("read-only file system", "run_dir"):
+        code, text = run(tmp_path, *there, f"run_dir={disk}/run", log="log1")
+        assert_one_line(code, text, f"Read-only file system: '{disk}/run'")
+    with fault("read-only file system", "cache_dir, whole"):
+        code, text = run(tmp_path, *there, here, log="log2")
+        assert code == 0, text
+    with fault("read-only file system", "cache_dir, something to be made"):
+        code, text = run(tmp_path, *there, f"run_dir={tmp_path}/other", "data.seed=1", log="log3")
+        assert_clear(code, text, "Read-only file system")
+        assert finished(disk) == before
+
+
 def assert_one_line(code, text, problem):
     """Before there is a log."""
     assert code == MISTAKE, text
