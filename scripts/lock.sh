@@ -2,7 +2,7 @@
 # Makes the locks: exact versions and hashes of everything in pyproject.toml, for Python 3.10-3.13, without the
 # address of any package index. Run it after a change of the dependencies.
 #   requirements.lock        development: with the tests' packages (scripts/venv.sh)
-#   requirements-cpu.lock    the image without the tests' packages; requirements-gpu.lock the same with CUDA
+#   requirements-cpu.lock    the image: with joblib and ONNX, without the tests' packages; requirements-gpu.lock the same with CUDA
 #   requirements-tpu.lock    for a TPU VM with Python 3.11, installed with --no-deps: tensorflow-tpu in tensorflow's place
 #   requirements-build.lock  what builds this package itself and the one dependency that ships no wheel
 set -euo pipefail
@@ -18,8 +18,8 @@ lock() { # lock FILE ARGUMENTS...
 }
 lock requirements.lock pyproject.toml --extra test "$@"
 # Constrained: the image has the versions that the tests ran with.
-lock requirements-cpu.lock pyproject.toml --constraints requirements.lock
-lock requirements-gpu.lock pyproject.toml --constraints requirements.lock --extra gpu
+lock requirements-cpu.lock pyproject.toml --constraints requirements.lock --extra joblib --extra onnx
+lock requirements-gpu.lock pyproject.toml --constraints requirements.lock --extra joblib --extra onnx --extra gpu
 printf 'setuptools\n' | lock requirements-build.lock - "$@"
 # Only resolved: what is in here is installed on a TPU VM alone. tensorflow-tpu ends at 2.20.
 printf 'tensorflow ; sys_platform == "never"\n' >"$tools/overrides"
