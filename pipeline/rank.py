@@ -178,11 +178,9 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
             groups=options.groups,
         )
     except LetorError as error:
-        # The reader speaks of an option that this command takes from the model.
-        hint = (
-            f" ({options.model} takes {model.num_features} features)" if "num_features" in error.what else ""
-        )
-        print(f"error: {error}{hint}", file=sys.stderr)
+        if "num_features" in error.what:  # an option that this command takes from the model
+            error.mend = f"{options.model} takes {model.num_features} features: give lists with these alone"
+        print(f"error: {error}", file=sys.stderr)
         raise SystemExit(MISTAKE) from None
     except (ModelError, ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
