@@ -98,7 +98,9 @@ class _Lease(filelock.SoftFileLease):
         if (now.st_ino, now.st_mtime) != (marker.st_ino, marker.st_mtime):
             return  # taken over, or alive after all
         dead = lock.with_name(f"{lock.name}.{hashlib.sha256(content).hexdigest()[:16]}.dead")
-        os.link(lock, dead)  # an OSError, as where another contender was first, is for the caller: it tries again
+        os.link(
+            lock, dead
+        )  # an OSError, as where another contender was first, is for the caller: it tries again
         try:
             if dead.read_bytes() == content:
                 lock.unlink()

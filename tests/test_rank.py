@@ -140,7 +140,7 @@ def test_every_format_gives_the_same_order(ranked, tmp_path):
     ("arguments", "message"),
     [
         (["nothing", "FILE", "-o", "RUN"], "nothing is not there"),
-        (["MODEL", "WIDE", "-o", "RUN"], r"above data.num_features=5; mend: .*MODEL takes 5 features: give lists with these alone"),
+        (["MODEL", "WIDE", "-o", "RUN"], r"above data.num_features=5; mend: .*MODEL takes 5 features"),
         (["MODEL", "SHARES", "-o", "RUN", "--qrels", "QRELS"], "label 0.5; mend: qrels hold whole numbers"),
         (["MODEL", "FILE", "-o", "RUN", "--tag", "two words"], "one word"),
         (["MODEL", "FILE", "-o", "FILE"], "would be written over"),

@@ -74,7 +74,9 @@ def test_the_killed_maker_is_replaced_by_the_next(tmp_path, fault, names):
             process.join(60)
         assert sorted(process.exitcode for process in processes) == [-9, -9, 0, 0, 0, 0, 0, 0]
         assert (made.value, good.value) == (3, 6)
-        assert [path.name for path in tmp_path.glob("teacher/*")] == [Store(tmp_path).path("teacher", {"a": 1}).name]
+        assert [path.name for path in tmp_path.glob("teacher/*")] == [
+            Store(tmp_path).path("teacher", {"a": 1}).name
+        ]
 
 
 def test_eight_runs_with_one_cache_train_the_teacher_once(tmp_path, fault):
