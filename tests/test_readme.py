@@ -26,7 +26,7 @@ MODULES = {
     "rankdistil-report": "pipeline.report",
     "scripts/reproduce.sh": "pipeline.reproduce",
 }
-FILES = {"data.json", "export.json", "student.onnx", "student.tflite"}
+FILES = {"data.json", "export.json", "student.onnx", "student.tflite", "train.txt.query"}
 # What has tests of its own, or needs what is not here.
 ELSEWHERE = (
     "scripts/test.sh",
