@@ -101,6 +101,21 @@ def _claimed(config: Config) -> Iterator[None]:
         yield
 
 
+@contextlib.contextmanager
+def _stderr_to(path: Path) -> Iterator[None]:
+    """What C++ libraries write to the terminal before they can be told not to goes to a file."""
+    sys.stderr.flush()
+    terminal = os.dup(2)
+    try:
+        with path.open("ab") as file:
+            os.dup2(file.fileno(), 2)
+        yield
+    finally:
+        sys.stderr.flush()
+        os.dup2(terminal, 2)
+        os.close(terminal)
+
+
 def _plan(stages: dict[str, list[tuple[str, str]]]) -> str:
     """
     >>> _plan({"student": [("student", "to be made"), ("baseline", "made before")], "evaluate": []})
@@ -116,9 +131,12 @@ def _plan(stages: dict[str, list[tuple[str, str]]]) -> str:
 
 def _run(config: Config) -> None:
     _check_folder(config)
-    # TensorFlow takes seconds to import; --help and mistakes need not wait.
-    from pipeline.run import Interrupted, Run
+    with _stderr_to(config.run_dir / "log"):
+        # TensorFlow takes seconds to import; --help and mistakes need not wait.
+        from pipeline.evaluation.result import device
+        from pipeline.run import Interrupted, Run
 
+        where = device()
     with Progress(
         TextColumn("{task.description}"),
         BarColumn(),
@@ -136,17 +154,17 @@ def _run(config: Config) -> None:
             ndcg = row["vali"]["ndcg@10"]
             bars.update(tasks[model], completed=row["epoch"], unit=f"epochs, validation NDCG@10 {ndcg:.4f}")
 
-        def scored(what: str, done: int, total: int) -> None:
+        def counted(what: str, done: int, total: int, unit: str) -> None:
             if what not in tasks:
-                tasks[what] = bars.add_task(what, total=total, unit="documents")
+                tasks[what] = bars.add_task(what, total=total, unit=unit)
             bars.update(tasks[what], completed=done)
 
         command = shlex.join(["rankdistil", *sys.argv[1:]])
         try:
-            run = Run(config, command=command, progress=progress, scored=scored)
+            run = Run(config, command=command, progress=progress, counted=counted)
             with _claimed(config) if run.chief else contextlib.nullcontext():
                 if run.chief:
-                    log.info("to do: %s", _plan(run.plan()))
+                    log.info("on %s, to do: %s", where, _plan(run.plan()))
                 result = run()
         except Interrupted as stopped:
             log.warning("%s", stopped)

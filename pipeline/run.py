@@ -54,7 +54,7 @@ class Run:
       config: checked options.
       command: how it was started, for result.json.
       progress: called with (model, row of the history, number of epochs) after each epoch.
-      scored: called with (what, documents so far, number of documents) while the teacher scores.
+      counted: called with (what, how many so far, of how many, unit) while a teacher of trees grows, or one scores.
     """
 
     def __init__(
@@ -63,9 +63,9 @@ class Run:
         *,
         command: str = "",
         progress: Callable[[str, dict[str, Any], int], None] = lambda model, row, epochs: None,
-        scored: Callable[[str, int, int], None] = lambda what, done, total: None,
+        counted: Callable[[str, int, int, str], None] = lambda what, done, total, unit: None,
     ) -> None:
-        self.config, self.command, self.progress, self.scored = config, command, progress, scored
+        self.config, self.command, self.progress, self.counted = config, command, progress, counted
         # First: several workers must make it before TensorFlow runs anything.
         self.strategy = make_strategy(config.train.strategy, tpu=config.train.tpu)
         self.store = Store(config.cache_dir)
@@ -91,7 +91,7 @@ class Run:
 
     @functools.cached_property
     def teacher(self) -> TeacherStage:
-        progress = Progress(epoch=self.progress, scored=self.scored)
+        progress = Progress(epoch=self.progress, counted=self.counted)
         return TeacherStage(self.config.teacher, self.config.train, self.data, self.strategy, progress)
 
     @functools.cached_property

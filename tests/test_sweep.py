@@ -138,22 +138,30 @@ def ray_cluster(monkeypatch):
     pytest.importorskip("ray", reason="ray is not installed")
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
-    ray = [Path(sys.executable).with_name("ray"), "start", "--block", "--disable-usage-stats"]
-    head = [*ray, "--head", f"--port={port}", "--num-cpus=0", "--include-dashboard=false"]
+    ray = [Path(sys.executable).with_name("ray"), "start", "--block", "--node-ip-address=127.0.0.1"]
+    head = [
+        *ray,
+        "--head",
+        f"--port={port}",
+        "--num-cpus=0",
+        "--include-dashboard=false",
+        "--disable-usage-stats",
+    ]
     node = [*ray, f"--address=127.0.0.1:{port}", "--num-cpus=2"]
-    processes = [subprocess.Popen(head, start_new_session=True, stdout=subprocess.DEVNULL)]
+    processes = []
     try:
-        deadline = time.monotonic() + 120
-        with socket.socket() as probe:
-            while probe.connect_ex(("127.0.0.1", port)) and time.monotonic() < deadline:
-                time.sleep(0.2)
-        processes.append(subprocess.Popen(node, start_new_session=True, stdout=subprocess.DEVNULL))
+        for command in (head, node):
+            processes.append(
+                subprocess.Popen(command, start_new_session=True, stdout=subprocess.PIPE, text=True)
+            )
+            assert any("Ray runtime started" in line for line in processes[-1].stdout)
         monkeypatch.setenv("RAY_ADDRESS", f"127.0.0.1:{port}")
         yield
     finally:
         for process in reversed(processes):
             os.killpg(process.pid, signal.SIGTERM)
             process.wait()
+            process.stdout.close()
 
 
 @pytest.mark.parametrize("launcher", ["submitit_local", "ray"])

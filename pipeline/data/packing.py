@@ -33,6 +33,7 @@ class PackedBatches:
       num_replicas: the global batch is dealt out to this many; each gets B / num_replicas list slots, rounded up.
       epochs: how many there are; `num_rows` holds for these.
       is_static: every batch is padded to `num_rows` documents, for XLA and TPUs.
+      threads: that pack; None under TensorFlow's determinism, which would make it one and complain.
     """
 
     data: RankingData
@@ -42,6 +43,7 @@ class PackedBatches:
     num_replicas: int = 1
     epochs: int = 1
     is_static: bool = False
+    threads: int | None = 2
 
     @property
     def steps_per_epoch(self) -> int:
@@ -155,7 +157,7 @@ class PackedBatches:
         dataset = (
             tf.data.Dataset.range(num_batches)
             .repeat()
-            .map(load, num_parallel_calls=2, deterministic=True)
+            .map(load, num_parallel_calls=self.threads)
             .prefetch(2 * len(replicas))
         )
         dataset.batches = self  # lives as long as the data set and its iterators

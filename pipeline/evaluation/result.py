@@ -40,7 +40,7 @@ def provenance() -> dict[str, Any]:
         "commit": _commit(),
         "versions": {"python": platform.python_version()}
         | {name: importlib.metadata.version(name) for name in _PACKAGES},
-        "device": _device(),
+        "device": device(),
         "clock": scoring_clock()[0],
     }
 
@@ -52,7 +52,8 @@ def scoring_clock() -> tuple[str, Callable[[], float]]:
     return "CPU", time.process_time
 
 
-def _device() -> str:
+def device() -> str:
+    """What TensorFlow computes on."""
     gpus = tf.config.list_physical_devices("GPU")
     if gpus:
         return ", ".join(

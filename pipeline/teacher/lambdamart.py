@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -27,14 +28,22 @@ def _dataset(data: RankingData, reference: lightgbm.Dataset | None = None) -> li
     return lightgbm.Dataset(data.features, labels, group=data.list_sizes, reference=reference)
 
 
-def fit_lambdamart(config: LambdaMARTTeacher, train: RankingData, vali: RankingData, folder: Path) -> None:
+def fit_lambdamart(
+    config: LambdaMARTTeacher,
+    train: RankingData,
+    vali: RankingData,
+    folder: Path,
+    grown: Callable[[int], None] = lambda trees: None,
+) -> None:
     """Trains the members and writes each as LightGBM text, `member-<n>.txt`, cut at its best tree.
 
-    The result depends on data and config alone, not on the number of threads.
+    The result depends on data and config alone, not on the number of threads. `grown` is told how many trees there are,
+    a member that stopped early counted as whole.
     """
     import lightgbm
 
     for member in range(config.members):
+        before = member * config.num_trees
         parameters = {
             "objective": "lambdarank",
             "metric": "ndcg",
@@ -59,7 +68,10 @@ def fit_lambdamart(config: LambdaMARTTeacher, train: RankingData, vali: RankingD
             trainset,
             config.num_trees,
             valid_sets=[_dataset(vali, trainset)],
-            callbacks=[lightgbm.early_stopping(config.early_stopping, verbose=False)],
+            callbacks=[
+                lightgbm.early_stopping(config.early_stopping, verbose=False),
+                lambda now, before=before: grown(before + now.iteration + 1),
+            ],
         )
         booster.save_model(folder / f"member-{member}.txt", num_iteration=booster.best_iteration)
 

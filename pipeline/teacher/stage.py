@@ -60,7 +60,7 @@ class Progress:
     """Told what the stage does."""
 
     epoch: Callable[[str, dict[str, Any], int], None]  # model, row of the history, number of epochs
-    scored: Callable[[str, int, int], None]  # what is scored, documents so far, of how many
+    counted: Callable[[str, int, int, str], None]  # what is done, how many so far, of how many, of which unit
 
 
 class TeacherStage:
@@ -162,7 +162,14 @@ class TeacherStage:
             return Ensemble([m for m in models if m is not None]) if None not in models else None
         if isinstance(config, LambdaMARTTeacher):
             assert self.model_key is not None
-            make = functools.partial(fit_lambdamart, config, data.splits["train"], data.splits["vali"])
+            trees = config.members * config.num_trees
+
+            def make(folder: Path) -> None:
+                def grown(done: int) -> None:
+                    self.progress.counted(f"training {self.label}", done, trees, "trees at most")
+
+                fit_lambdamart(config, data.splits["train"], data.splits["vali"], folder, grown)
+
             return LambdaMART(self.store.get("teacher", self.model_key, make))
         if isinstance(config, MLPTeacher | AttentionTeacher):
             return NeuralTeacher(config, self._trained(), Transform.load(data.features_folder))
@@ -253,7 +260,7 @@ class TeacherStage:
         for first, last in itertools.pairwise(bounds):
             a, b = lists.offsets[first], lists.offsets[last]
             scores[a:b] = model(lists.features[a:b], lists.offsets[first : last + 1] - a)
-            self.progress.scored(f"{self.label} scores {what}", int(b), lists.num_docs)
+            self.progress.counted(f"{self.label} scores {what}", int(b), lists.num_docs, "documents")
         if not np.isfinite(scores).all():
             row = int(np.flatnonzero(~np.isfinite(scores))[0])
             raise ValueError(f"{self.label}: the score of document {row} of {what} is {scores[row]}")

@@ -249,6 +249,7 @@ def fit(
         num_replicas=num_replicas,
         epochs=config.epochs,
         is_static=jit == "step",
+        threads=None if config.deterministic else 2,
     )
     steps = batches.steps_per_epoch
     with strategy.scope():

@@ -50,10 +50,14 @@ def test_the_model_does_not_depend_on_threads(tmp_path, data, monkeypatch):
     assert texts[0] == texts[1]
 
 
-def test_members_are_averaged(tmp_path, data):
-    fit_lambdamart(
-        dataclasses.replace(CONFIG, members=3, bagging_fraction=0.8), data["train"], data["vali"], tmp_path
-    )
+def test_members_are_averaged_and_tell_how_far_they_are(tmp_path, data):
+    config = dataclasses.replace(CONFIG, members=3, bagging_fraction=0.8)
+    told = []
+    fit_lambdamart(config, data["train"], data["vali"], tmp_path, told.append)
+    assert told[:2] == [1, 2]
+    assert told == sorted(told)
+    assert 121 in told  # the first tree of the third member, after twice 60
+    assert told[-1] <= 180
     features = data["test"].features
     members = [lightgbm.Booster(model_file=path).predict(features) for path in sorted(tmp_path.glob("*.txt"))]
     assert len(members) == 3

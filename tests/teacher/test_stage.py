@@ -48,7 +48,7 @@ def test_a_network_is_trained_once_and_scores_by_lists(tiny, listwise, monkeypat
     monkeypatch.setattr(stage, "fit_network", never)
     told = []
     again = Run(
-        tiny(*LISTWISE, "teacher.scores.scale=2", run="again"), scored=lambda *args: told.append(args)
+        tiny(*LISTWISE, "teacher.scores.scale=2", run="again"), counted=lambda *args: told.append(args)
     )
     assert (again.teacher.scores("test") == scores).all()
     assert not told
@@ -57,11 +57,11 @@ def test_a_network_is_trained_once_and_scores_by_lists(tiny, listwise, monkeypat
     other = Run(
         tiny(*LISTWISE, "teacher.seed=1", run="other"),
         progress=lambda model, row, epochs: trained.append((model, row["epoch"], epochs)),
-        scored=lambda *args: told.append(args),
+        counted=lambda *args: told.append(args),
     )
     assert (other.teacher.scores("test") != scores).any()
     assert trained == [("teacher", 1, 2), ("teacher", 2, 2)]
-    assert told[-1] == ("teacher scores test", test.num_docs, test.num_docs)
+    assert told[-1] == ("teacher scores test", test.num_docs, test.num_docs, "documents")
 
 
 def test_the_student_of_a_run_teaches_the_next_generation(tiny, listwise):
