@@ -30,6 +30,7 @@ from pipeline.config.guard import guard
 from pipeline.config.mends import explained
 from pipeline.config.mistakes import explain, groups_and_choices
 from pipeline.sweep import (
+    COMMAND,
     GATE,
     JobFailed,
     end_with_parent,
@@ -159,7 +160,7 @@ def _run(config: Config) -> None:
                 tasks[what] = bars.add_task(what, total=total, unit=unit)
             bars.update(tasks[what], completed=done)
 
-        command = shlex.join(["rankdistil", *sys.argv[1:]])
+        command = os.environ.get(COMMAND) or shlex.join(["rankdistil", *sys.argv[1:]])
         try:
             run = Run(config, command=command, progress=progress, counted=counted)
             with _claimed(config) if run.chief else contextlib.nullcontext():
@@ -231,6 +232,7 @@ def _sweep(overrides: Sequence[str], config_dir: str | None) -> None:
     """All jobs, then the summary and the report; raises SystemExit."""
     folder = sweep_folder(overrides)
     number = num_jobs(overrides, config_dir)
+    os.environ[COMMAND] = shlex.join(["rankdistil", *sys.argv[1:]])
     sys.argv += folder_overrides(overrides)
     # As Ctrl-C does, so that jobs are told before this process ends.
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(INTERRUPTED))

@@ -30,6 +30,9 @@ GATE = 3  # exit code of a run whose student does not pass evaluate.gate
 OBJECTIVE = (
     "ndcg@10"  # of the student on the validation split, blank queries skipped: what a search maximises
 )
+COMMAND = (
+    "RANKDISTIL_COMMAND"  # environment of a sweep and of its jobs: how the sweep was started, for result.json
+)
 PARENT = "RANKDISTIL_PARENT"  # environment of a job's process: the process that waits for it
 _FOLDERS = ("run_dir", "cache_dir")
 FAILED = "failed"  # a file in the folder of a failed job that says why

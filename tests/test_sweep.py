@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import os
+import shlex
 import signal
 import socket
 import subprocess
@@ -40,6 +41,7 @@ def test_a_sweep_trains_the_teacher_once_lists_what_failed_and_resumes(tmp_path)
     for name in names[1:]:
         result = json.loads((sweep / name / "result.json").read_text())
         assert name == f"loss.temperature={result['config']['loss']['temperature']:g}"
+        assert result["run"]["command"] == shlex.join(["rankdistil", *grid])
     assert len(list(tmp_path.glob(".cache/rankdistil/teacher/*/manifest.json"))) == 1
     assert len(list(tmp_path.glob(".cache/rankdistil/scores/*/manifest.json"))) == 1
     assert (sweep / "report" / "report.html").is_file()

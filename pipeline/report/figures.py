@@ -111,9 +111,9 @@ def cost_quality(
     costs = [cost for _, cost, _, _ in points]
     if min(costs) > 0:
         axes.set_xscale("log")
-        axes.xaxis.set_major_locator(
-            LogLocator(subs=(1,) if max(costs) > 100 * min(costs) else (1, 2, 3, 5, 7))
-        )
+        span = max(costs) / min(costs)
+        ticks = (1,) if span > 100 else (1, 3) if span > 10 else (1, 2, 3, 5, 7)
+        axes.xaxis.set_major_locator(LogLocator(subs=ticks))
         axes.xaxis.set_major_formatter("{x:,g}" if max(costs) < 1e6 else "{x:.0e}")
         axes.xaxis.set_minor_formatter(NullFormatter())
         axes.set_xlim(min(costs) / 1.5, max(costs) * 1.5)
