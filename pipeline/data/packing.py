@@ -14,6 +14,8 @@ import tensorflow as tf
 
 from pipeline.data.ranking import RankingData
 
+_BLOCK = 32  # rows: oneDNN compiles anew for each other number; TensorFlow copies slices that begin within 64 bytes
+
 
 @functools.lru_cache(maxsize=2)
 def epoch_order(num_queries: int, *, seed: int, epoch: int) -> np.ndarray:
@@ -32,8 +34,9 @@ class PackedBatches:
       seed: of the order of lists.
       num_replicas: the global batch is dealt out to this many; each gets B / num_replicas list slots, rounded up.
       epochs: how many there are; `num_rows` holds for these.
-      is_static: every batch is padded to `num_rows` documents, for XLA and TPUs.
+      is_static: every batch is padded to `num_rows` documents, for XLA and TPUs; it is one chunk.
       threads: that pack; None under TensorFlow's determinism, which would make it one and complain.
+      num_chunks: C, into how many groups of whole lists a replica's batch falls.
     """
 
     data: RankingData
@@ -44,6 +47,7 @@ class PackedBatches:
     epochs: int = 1
     is_static: bool = False
     threads: int | None = 2
+    num_chunks: int = 1
 
     @property
     def steps_per_epoch(self) -> int:
@@ -56,8 +60,8 @@ class PackedBatches:
 
     @property
     def slots(self) -> int:
-        """List slots of a replica's batch."""
-        return -(-self.lists_per_batch // self.num_replicas)
+        """List slots of a replica's batch, a multiple of the number of chunks."""
+        return -(-self.lists_per_batch // (self.num_replicas * self.num_chunks)) * self.num_chunks
 
     @functools.cached_property
     def num_rows(self) -> int:
@@ -77,9 +81,9 @@ class PackedBatches:
         """Names, shapes and types of one replica's batch.
 
         features [D, F]; teacher, labels [B, L], 0 in the padding; slot int32 [D]: row * L + column of a document among
-        the lists, B * L for one that pads; sizes int32 [B]: documents of each list, 0 for an empty slot;
-        list_ids int32 [B]: number of the list in the data set; num_lists []: lists in the global batch, over all
-        replicas.
+        the lists, B * L for one that pads; bounds int32 [C + 1]: where the rows of each of the C chunks begin and end,
+        those of B / C lists and what pads them; sizes int32 [B]: documents of each list, 0 for an empty slot; list_ids
+        int32 [B]: number of the list in the data set; num_lists []: lists in the global batch, over all replicas.
         """
         num_rows = self.num_rows if self.is_static else None
         return {
@@ -87,6 +91,7 @@ class PackedBatches:
             "teacher": tf.TensorSpec([self.slots, self.list_size], tf.float32),
             "labels": tf.TensorSpec([self.slots, self.list_size], tf.float32),
             "slot": tf.TensorSpec([num_rows], tf.int32),
+            "bounds": tf.TensorSpec([self.num_chunks + 1], tf.int32),
             "sizes": tf.TensorSpec([self.slots], tf.int32),
             "list_ids": tf.TensorSpec([self.slots], tf.int32),
             "num_lists": tf.TensorSpec([], tf.float32),
@@ -98,27 +103,32 @@ class PackedBatches:
         order = epoch_order(self.data.num_queries, seed=self.seed, epoch=epoch)
         lists = order[position * self.lists_per_batch : (position + 1) * self.lists_per_batch]
         num_lists, offsets = len(lists), self.data.offsets
-        lists = lists[replica :: self.num_replicas]
-        sizes = np.zeros(self.slots, np.int32)
-        sizes[: len(lists)] = offsets[lists + 1] - offsets[lists]
-        list_ids = np.zeros(self.slots, np.int32)
-        list_ids[: len(lists)] = lists
-        num_docs = int(sizes.sum())
-        # At least one row, where more replicas than lists are left.
-        num_rows = self.num_rows if self.is_static else max(num_docs, 1)
-        slot = np.full(num_rows, self.slots * self.list_size, np.int32)
-        first_slots = np.arange(self.slots) * self.list_size - (np.cumsum(sizes) - sizes)
-        slot[:num_docs] = np.arange(num_docs) + np.repeat(first_slots, sizes)
-        ranges = [slice(offsets[i], offsets[i + 1]) for i in lists]
-        features = _aligned(num_rows, self.data.num_features)
-        features[num_docs:] = 0.0
-        if ranges:
-            np.concatenate([self.data.features[docs] for docs in ranges], out=features[:num_docs])
+        slots = np.full(self.slots, -1)
+        mine = lists[replica :: self.num_replicas]
+        slots[: len(mine)] = mine
+        slots = slots.reshape(-1, self.num_chunks).T  # [C, lists of a chunk], dealt out
+        list_ids = np.maximum(slots, 0).astype(np.int32)
+        sizes = np.where(slots >= 0, offsets[list_ids + 1] - offsets[list_ids], 0).astype(np.int32)
+        docs = sizes.sum(1)
+        rows = np.array([self.num_rows]) if self.is_static else np.maximum(1, -(-docs // _BLOCK)) * _BLOCK
+        bounds = np.concatenate([[0], np.cumsum(rows)]).astype(np.int32)
+        features = _aligned(bounds[-1], self.data.num_features)
+        slot = np.full(bounds[-1], self.slots * self.list_size, np.int32)
+        first_slots = np.arange(self.slots).reshape(sizes.shape) * self.list_size
+        first_slots -= np.cumsum(sizes, 1) - sizes
+        for chunk, (start, size) in enumerate(zip(bounds, docs, strict=False)):
+            end = start + size
+            slot[start:end] = np.arange(size) + np.repeat(first_slots[chunk], sizes[chunk])
+            parts = [self.data.features[offsets[i] : offsets[i + 1]] for i in slots[chunk] if i >= 0]
+            if parts:
+                np.concatenate(parts, out=features[start:end])
+            features[end : bounds[chunk + 1]] = 0.0
 
         def padded(values: np.ndarray) -> np.ndarray:
             array = np.zeros((self.slots, self.list_size), np.float32)
-            for row, docs in zip(array, ranges, strict=False):
-                row[: docs.stop - docs.start] = values[docs]
+            for row, i in zip(array, slots.flat, strict=True):
+                if i >= 0:
+                    row[: offsets[i + 1] - offsets[i]] = values[offsets[i] : offsets[i + 1]]
             return array
 
         return {
@@ -126,8 +136,9 @@ class PackedBatches:
             "teacher": padded(self.teacher),
             "labels": padded(self.data.labels),
             "slot": slot,
-            "sizes": sizes,
-            "list_ids": list_ids,
+            "bounds": bounds,
+            "sizes": sizes.ravel(),
+            "list_ids": list_ids.ravel(),
             "num_lists": np.float32(num_lists),
         }
 

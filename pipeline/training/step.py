@@ -63,7 +63,7 @@ class TrainingStep(keras.Model):
     ) -> None:
         super().__init__()
         self.scorer, self.per_list_loss, self.seed = scorer, loss, seed
-        self.list_size, self.num_rows = batches.list_size, batches.num_rows
+        self.list_size, self.num_chunks = batches.list_size, batches.num_chunks
         self.compile_loss = compile_loss
         self.loss_sum = keras.metrics.Sum("loss_sum")
         self.num_lists = keras.metrics.Sum("num_lists")
@@ -90,22 +90,11 @@ class TrainingStep(keras.Model):
         return [*self.scorer.variables, *self.optimizer.variables, *metrics, *of_scale]
 
     def train_step(self, batch: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
-        step = self.optimizer.iterations
-        with tf.GradientTape() as tape:
-            layout = Layout(batch["slot"], batch["sizes"], self.list_size)
-            scores = tf.cast(self.scorer(batch["features"], layout, training=True), tf.float32)
-        per_list, by_slot = self._loss_of_lists(scores, batch)
-        # Divided by the lists of the global batch: gradients of replicas are summed, not averaged.
-        weight = 1.0 / batch["num_lists"]
-        if self.scales_loss:
-            weight = self.optimizer.get_scaled_loss(weight)
-        # One zero more, for the documents that only pad.
-        by_doc = tf.gather(tf.pad(tf.reshape(weight * by_slot, [-1]), [[0, 1]]), batch["slot"])
+        step = tf.convert_to_tensor(self.optimizer.iterations)
         variables = self.scorer.trainable_variables
-        gradients = tape.gradient(scores, variables, output_gradients=by_doc)
+        loss, gradients = self._loss_and_gradients(batch, step)
         if self.scales_loss:
             gradients = self.optimizer.get_unscaled_gradients(gradients)
-        loss = tf.reduce_sum(per_list)
         replicas = tf.distribute.get_replica_context()
         # A sum over one replica is a custom gradient, too: see `_lists_of_docs`.
         alone = replicas.num_replicas_in_sync == 1
@@ -119,19 +108,64 @@ class TrainingStep(keras.Model):
         self.num_lists.update_state(tf.math.count_nonzero(batch["sizes"], dtype=tf.float32))
         return {"loss": self.loss_sum.result() / self.num_lists.result()}
 
-    def _loss_of_lists(self, scores: tf.Tensor, batch: dict[str, tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor]:
+    def _loss_and_gradients(
+        self, batch: dict[str, tf.Tensor], step: tf.Tensor
+    ) -> tuple[tf.Tensor, list[tf.Tensor]]:
+        """The sum of the loss over the lists, and the gradients of their share of the global batch's mean.
+
+        Chunk by chunk: what is between forward and backward then stays in the cache, and two threads need not meet
+        within a product. The order of the sums is fixed, whatever the number of threads.
+        """
+        if self.num_chunks == 1:
+            return self._of_chunk(batch, step)
+        lists = {
+            name: tf.reshape(batch[name], [self.num_chunks, -1, *batch[name].shape[1:]])
+            for name in ("teacher", "labels", "sizes", "list_ids")
+        }
+        num_slots = lists["sizes"].shape[1] * self.list_size
+
+        def add(i: tf.Tensor, loss: tf.Tensor, *gradients: tf.Tensor) -> tuple[tf.Tensor, ...]:
+            rows = slice(batch["bounds"][i], batch["bounds"][i + 1])
+            chunk = {name: tensor[i] for name, tensor in lists.items()}
+            chunk["features"], chunk["num_lists"] = batch["features"][rows], batch["num_lists"]
+            chunk["slot"] = tf.minimum(batch["slot"][rows] - i * num_slots, num_slots)
+            more_loss, more = self._of_chunk(chunk, step)
+            return i + 1, loss + more_loss, *(a + b for a, b in zip(gradients, more, strict=True))
+
+        zeros = [tf.zeros(variable.shape, variable.dtype) for variable in self.scorer.trainable_variables]
+        _, loss, *gradients = tf.while_loop(
+            lambda i, *_: i < self.num_chunks, add, (0, 0.0, *zeros), parallel_iterations=2
+        )
+        return loss, gradients
+
+    def _of_chunk(self, batch: dict[str, tf.Tensor], step: tf.Tensor) -> tuple[tf.Tensor, list[tf.Tensor]]:
+        layout = Layout(batch["slot"], batch["sizes"], self.list_size)
+        with tf.GradientTape() as tape:
+            scores = tf.cast(self.scorer(batch["features"], layout, training=True), tf.float32)
+        per_list, by_slot = self._loss_of_lists(scores, batch, step)
+        # Divided by the lists of the global batch: gradients of replicas are summed, not averaged.
+        weight = 1.0 / batch["num_lists"]
+        if self.scales_loss:
+            weight = self.optimizer.get_scaled_loss(weight)
+        # One zero more, for the documents that only pad.
+        by_doc = tf.gather(tf.pad(tf.reshape(weight * by_slot, [-1]), [[0, 1]]), batch["slot"])
+        variables = self.scorer.trainable_variables
+        return tf.reduce_sum(per_list), tape.gradient(scores, variables, output_gradients=by_doc)
+
+    def _loss_of_lists(
+        self, scores: tf.Tensor, batch: dict[str, tf.Tensor], step: tf.Tensor
+    ) -> tuple[tf.Tensor, tf.Tensor]:
         """The loss of each list [B] and the gradient of their sum by the scores of their slots [B, L]."""
 
         def value_and_gradient(
-            scores: tf.Tensor,
+            student: tf.Tensor,
             teacher: tf.Tensor,
             labels: tf.Tensor,
             sizes: tf.Tensor,
             list_ids: tf.Tensor,
             step: tf.Tensor,
         ) -> tuple[tf.Tensor, tf.Tensor]:
-            index, mask = list_index(sizes, self.list_size)
-            student = tf.where(mask, tf.gather(scores, index), 0.0)
+            mask = tf.sequence_mask(sizes, self.list_size)
             # Noise is a function of (run seed, step, list), so it is the same on any number of replicas.
             seed = tf.stack([self.seed, tf.cast(step, tf.int32)])
             with tf.GradientTape() as tape:
@@ -139,15 +173,14 @@ class TrainingStep(keras.Model):
                 per_list = self.per_list_loss(teacher, labels, student, mask, seed=seed, list_ids=list_ids)
             return per_list, tape.gradient(per_list, student)
 
-        lists = (batch["teacher"], batch["labels"], batch["sizes"], batch["list_ids"])
-        step = tf.convert_to_tensor(self.optimizer.iterations)
+        index, mask = list_index(batch["sizes"], self.list_size)
+        student = tf.where(mask, tf.gather(scores, index), 0.0)
+        lists = (student, batch["teacher"], batch["labels"], batch["sizes"], batch["list_ids"], step)
         if not self.compile_loss:
-            return value_and_gradient(scores, *lists, step)
-        # A static number of scores: XLA compiles anew for every other shape.
-        scores = tf.pad(scores, [[0, self.num_rows - tf.shape(scores)[0]]])
+            return value_and_gradient(*lists)
         compiled = tf.function(value_and_gradient, jit_compile=True, autograph=False)
         with usual_inputs_only():
-            usual = tf.function(value_and_gradient, jit_compile=True, autograph=False)(scores, *lists, step)
+            usual = tf.function(value_and_gradient, jit_compile=True, autograph=False)(*lists)
         is_usual = tf.reduce_all(tf.math.is_finite(usual[0]))
         # XLA compiles a function when it first runs: this one seldom does.
-        return tf.cond(is_usual, lambda: usual, lambda: compiled(scores, *lists, step))
+        return tf.cond(is_usual, lambda: usual, lambda: compiled(*lists))

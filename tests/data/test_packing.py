@@ -34,9 +34,10 @@ def lists_of(batches, step, replica=0):
     return found
 
 
+@pytest.mark.parametrize("num_chunks", [1, 2, 3])
 @pytest.mark.parametrize("num_replicas", [1, 2, 3, 5])
-def test_an_epoch_holds_every_document_of_every_list_once(batches, num_replicas):
-    batches = dataclasses.replace(batches, num_replicas=num_replicas)
+def test_an_epoch_holds_every_document_of_every_list_once(batches, num_replicas, num_chunks):
+    batches = dataclasses.replace(batches, num_replicas=num_replicas, num_chunks=num_chunks)
     for epoch in range(3):
         found = {}
         for step in range(batches.steps_per_epoch):
@@ -69,6 +70,21 @@ def test_static_shapes_hold_the_same_lists(batches, num_replicas):
             assert lists_of(static, step, replica) == lists_of(dynamic, step, replica)
 
 
+def test_the_documents_of_a_chunk_are_those_of_its_lists(batches):
+    batches = dataclasses.replace(batches, num_chunks=3)
+    for step in range(batches.steps_per_epoch):
+        batch = batches.batch(step)
+        sizes = batch["sizes"].reshape(3, -1)
+        assert batch["bounds"][[0, -1]].tolist() == [0, len(batch["slot"])]
+        for chunk, (start, end) in enumerate(zip(batch["bounds"][:-1], batch["bounds"][1:], strict=True)):
+            rows = batch["slot"][start:end] // batches.list_size
+            num_docs = sizes[chunk].sum()
+            expected = np.repeat(np.arange(len(sizes[0])) + chunk * len(sizes[0]), sizes[chunk])
+            np.testing.assert_array_equal(rows[:num_docs], expected)
+            assert (rows[num_docs:] == batches.slots).all()
+            assert not batch["features"][start + num_docs : end].any()
+
+
 def test_order_is_a_function_of_seed_and_epoch():
     first = epoch_order(50, seed=1, epoch=0)
     assert sorted(first) == list(range(50))
@@ -96,8 +112,12 @@ def test_to_lists_and_its_gradient(batches):
         tape.watch(docs)
         padded, mask = to_lists(docs, batch["slot"], batch["sizes"], batches.list_size)
         loss = tf.reduce_sum(padded * weights)
+    is_document = batch["slot"] < 4 * batches.list_size
+    slot = batch["slot"][is_document]
     expected = np.zeros(4 * batches.list_size, np.float32)
-    expected[batch["slot"]] = docs
+    expected[slot] = docs[is_document]
     np.testing.assert_array_equal(padded, expected.reshape(4, -1))
     np.testing.assert_array_equal(np.sum(mask, 1), batch["sizes"])
-    np.testing.assert_array_equal(tape.gradient(loss, docs), weights.reshape(-1)[batch["slot"]])
+    gradient = tape.gradient(loss, docs)
+    np.testing.assert_array_equal(gradient[is_document], weights.reshape(-1)[slot])
+    assert not gradient[~is_document].numpy().any()

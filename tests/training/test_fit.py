@@ -162,6 +162,30 @@ def test_replicas_give_the_numbers_of_one_device(tmp_path, student):
         )
 
 
+@pytest.mark.parametrize("name", ["linear", "mlp"])
+def test_a_large_batch_is_trained_on_in_chunks(tmp_path, monkeypatch, name):
+    """Of whole lists, if no statistic or noise is of the whole batch: the same numbers, resumed or not."""
+    whole = train(tmp_path / "whole", student=STUDENTS[name])
+    seen, step = [], fit_module.TrainingStep
+    monkeypatch.setattr(fit_module, "_CHUNK_DOCS", 9)  # a batch has about 36 documents
+    monkeypatch.setattr(
+        fit_module, "TrainingStep", lambda *args, **kw: seen.append(args[2].num_chunks) or step(*args, **kw)
+    )
+
+    def kill(row):
+        if row["epoch"] == 2:
+            raise Killed
+
+    chunks = train(tmp_path / "chunks", student=STUDENTS[name])
+    with pytest.raises(Killed):
+        train(tmp_path / "killed", student=STUDENTS[name], on_epoch=kill)
+    assert_same(train(tmp_path / "killed", student=STUDENTS[name]), chunks)
+    two = train(tmp_path / "two", student=STUDENTS[name], strategy=devices(2))
+    assert seen == ([4, 4, 4, 2] if name == "linear" else [1, 1, 1, 1])
+    for scorer, _ in (chunks, two) if name == "linear" else (chunks,):  # noise is of each replica
+        np.testing.assert_allclose(centred_scores(scorer), centred_scores(whole[0]), rtol=1e-4, atol=1e-4)
+
+
 def test_who_is_not_the_chief_writes_nothing(tmp_path):
     rows = []
     batches = PackedBatches(TRAIN, 2 * TRAIN.labels, CONFIG.lists_per_batch, seed=5)

@@ -73,6 +73,16 @@ def test_every_student_gives_the_same_step_compiled(student):
     assert_close(eager, compiled)
 
 
+@pytest.mark.parametrize("jit", ["off", "loss"])
+@pytest.mark.parametrize("num_chunks", [2, 5])
+def test_chunks_give_the_same_step(num_chunks, jit):
+    """The last batch of an epoch has two lists: fewer than chunks."""
+    attention = dataclasses.replace(STUDENTS["attention"], input_batch_norm=False)
+    chunks = dataclasses.replace(BATCHES, num_chunks=num_chunks)
+    whole, parts = (after(jit, steps=4, student=attention, batches=batches) for batches in (BATCHES, chunks))
+    assert_close(whole, parts)
+
+
 def test_noise_compiles():
     """XLA draws it in another order, or for other shapes: only that it runs."""
     weights = after("step", student=MLPStudent(hidden=[8], dropout=0.3, input_noise=0.1), loss=CHEAP)
