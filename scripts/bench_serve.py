@@ -4,6 +4,8 @@ The student is a 136-128-64-32-1 network with signed log1p and standardisation i
 and int8) and ONNX; the teacher LightGBM's predict of 500 trees with 64 leaves, and the same trees compiled by lleaves,
 in its own environment. A call scores one list of 120 documents, or 20,000 documents. Each number is the smallest of
 several rounds that alternate between the models: CPU time on one thread, elapsed time on two. Needs the extra onnx.
+
+With --run: the formats that a finished run exported and its own teacher, on its test split.
 """
 
 from __future__ import annotations
@@ -84,12 +86,18 @@ def make_student(folder: Path) -> None:
     export(RawScorer(transform, scorer), lists, ExportConfig(formats=list(FORMATS)), folder)
 
 
-def measure(scorers: dict[str, Score], threads: int, rounds: int, sizes: Iterable[int]) -> dict[str, Any]:
-    """{what: {documents a call: microseconds a document}}."""
+def measure(
+    scorers: dict[str, Score],
+    threads: int,
+    rounds: int,
+    sizes: Iterable[int],
+    make: Callable[[int], np.ndarray] = make_features,
+) -> dict[str, Any]:
+    """{what: {documents a call: microseconds a document}}; `make` gives features of so many documents."""
     clock = time.process_time if threads == 1 else time.perf_counter
     found: dict[str, Any] = {what: {} for what in scorers}
     for size in sizes:
-        features = make_features(size)
+        features = make(size)
         repeats = {}
         for what, score in scorers.items():
             score(features)
@@ -122,6 +130,25 @@ def measure_ours(folder: Path, threads: int, rounds: int) -> dict[str, Any]:
     booster = lgb.Booster(model_file=folder / "teacher.txt")
     scorers["lightgbm"] = lambda features: booster.predict(features, num_threads=threads)
     return measure(scorers, threads, rounds, SIZES)
+
+
+def measure_run(folder: Path, threads: int, rounds: int) -> dict[str, Any]:
+    """The same of a finished run, and its teacher as "teacher"."""
+    sys.path.insert(0, str(ROOT))
+    from omegaconf import OmegaConf
+
+    from pipeline.config import from_composed
+    from pipeline.export.load import load_exported
+    from pipeline.run import Run
+
+    facts = json.loads((folder / "export.json").read_text())["formats"]
+    scorers: dict[str, Score] = {
+        name: load_exported(folder / fact["path"], threads=threads).call for name, fact in facts.items()
+    }
+    run = Run(from_composed(OmegaConf.load(folder / "config.yaml")))  # after TensorFlow has its threads
+    scorers["teacher"] = run.teacher.model
+    rows = run.data.splits["test"].features
+    return measure(scorers, threads, rounds, SIZES, lambda size: rows[np.arange(size) % len(rows)])
 
 
 def measure_lleaves(folder: Path, threads: int, rounds: int) -> dict[str, Any]:
@@ -224,15 +251,28 @@ def main(arguments: list[str] | None = None) -> None:
         default=ROOT / ".cache" / "bench" / "serve",
         help="for the teacher, the student and the environment of lleaves, kept (%(default)s)",
     )
+    parser.add_argument("--run", type=Path, metavar="DIR", help="of a finished run, made with stage=all")
     parser.add_argument("--measure", nargs=2, help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
     if options.measure:
         what, threads = options.measure
-        measured = {"ours": measure_ours, "lleaves": measure_lleaves}[what]
+        measured = {"ours": measure_ours, "lleaves": measure_lleaves, "run": measure_run}[what]
         print(json.dumps(measured(options.folder, int(threads), options.rounds)))
         return
-    result = run(options.folder, options.rounds)
-    print_table(result)
+    if options.run:
+        result = in_process(Path(sys.executable), "run", options.run.absolute(), 1, options.rounds)
+        print(
+            "| one thread, CPU time | "
+            + " | ".join(f"{n} documents, µs | of the teacher's" for n in SIZES)
+            + " |"
+        )
+        print("| :-- |" + " --: | --: |" * len(SIZES))
+        for what, found in result.items():
+            cells = [(found[str(n)], found[str(n)] / result["teacher"][str(n)]) for n in SIZES]
+            print(f"| {what} | " + " | ".join(f"{us:.2f} | {share:.3f}" for us, share in cells) + " |")
+    else:
+        result = run(options.folder, options.rounds)
+        print_table(result)
     if options.json:
         options.json.write_text(json.dumps(result, indent=2) + "\n")
 
