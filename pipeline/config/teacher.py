@@ -102,12 +102,12 @@ class NeuralTraining:
     group: ClassVar[str] = "teacher"
 
     seed: int = 0  # of the teacher alone; `seed` is the run's
-    label_loss: str = "softmax"  # the names of loss.label_loss
+    label_loss: str = "list_mle"  # the names of loss.label_loss
     epochs: int = 30  # at most; the one with the best validation NDCG@10 is kept
     lists_per_batch: int = 16  # over all replicas together
-    learning_rate: float = 1e-3
+    learning_rate: float = 2e-3
     schedule: str = "cosine"  # of the learning rate: constant, cosine
-    weight_decay: float = 0.0  # decoupled (AdamW)
+    weight_decay: float = 4.0  # decoupled (AdamW)
     patience: int = 0  # epochs without a better validation NDCG@10 before the end; 0: run all epochs
     scores: ScoresConfig = dataclasses.field(default_factory=ScoresConfig)
 
@@ -125,7 +125,6 @@ class NeuralTraining:
 class MLPTeacher(NeuralTraining, MLPNetwork):
     name: str = "mlp"
     hidden: list[int] = dataclasses.field(default_factory=lambda: [256, 128, 64])
-    batch_norm: bool = True
     dropout: float = 0.3
 
     def __post_init__(self) -> None:
@@ -135,17 +134,13 @@ class MLPTeacher(NeuralTraining, MLPNetwork):
 
 @dataclasses.dataclass(frozen=True)
 class AttentionTeacher(NeuralTraining, AttentionNetwork):
-    """DASALC. The published sizes are in conf/experiment/dasalc_web30k.yaml."""
+    """DASALC. The published options are in conf/experiment/dasalc_web30k.yaml."""
 
     name: str = "attention"
     hidden: list[int] = dataclasses.field(default_factory=lambda: [128, 128])
-    batch_norm: bool = True
-    dropout: float = 0.4
-    input_batch_norm: bool = True
-    input_noise: float = 0.5
-    attention_layers: int = 2
-    heads: int = 2
-    head_size: int = 32
+    dropout: float = 0.1
+    attention_layers: int = 1
+    learning_rate: float = 3e-3
 
     def __post_init__(self) -> None:
         self._check_training()
