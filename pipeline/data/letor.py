@@ -23,6 +23,7 @@ DUPLICATES = ("error", "first", "last", "sum")
 UNSORTED = ("error", "accept")
 
 _BLOCK_BYTES = 1 << 19
+_AHEAD = 2  # blocks parsed or waiting, so that no thread stands still while rows are written
 
 
 def read_letor(
@@ -148,7 +149,7 @@ def scanned_blocks(
                 more = False
             except LetorError as error:  # comes after whatever is wrong in the lines before it
                 more, failure = False, error
-            while pending and (not more or len(pending) > threads):
+            while pending and (not more or len(pending) > threads + _AHEAD):
                 scanned, text, scratch = pending.popleft()
                 yield scanned.result(), text.position, text.num_bytes
                 spare.append(text.buffer)

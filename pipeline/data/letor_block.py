@@ -53,6 +53,16 @@ class Block(NamedTuple):
     widest_line: int  # where that is, from 0
     fault: Fault | None  # the first one; what follows it is not parsed
 
+    def part(self, first: int, last: int) -> Block:
+        """Its rows `first:last`; all else as it is."""
+        start = int(self.row_ends[first - 1]) if first else 0
+        return self._replace(
+            labels=self.labels[first:last],
+            row_ends=self.row_ends[first:last] - start,
+            indices=self.indices[start:],
+            values=self.values[start:],
+        )
+
 
 def excerpt(raw: bytes | bytearray) -> str:
     text = raw.decode(errors="backslashreplace")

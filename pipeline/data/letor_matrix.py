@@ -1,10 +1,11 @@
-"""The dense matrix that scanned rows go to, in memory or mapped in a file, and its compiled loops."""
+"""The dense matrix that scanned rows go to, in memory or in a file, and its compiled loops."""
 
 from __future__ import annotations
 
 import contextlib
 import os
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 
@@ -12,19 +13,25 @@ from pipeline.data.letor_block import Block
 from pipeline.data.letor_parse import compiled
 
 _NPY_HEADER_BYTES = 128
+_CACHED_VALUES = 1 << 17  # 512 kB of rows at a time
 
 
 class Matrix:
-    """A float32 matrix that grows by rows and columns without a second copy, in memory or mapped in an .npy file."""
+    """A float32 matrix that grows by rows and columns without a second copy, in memory or in an .npy file."""
 
     def __init__(self, path: Path | None, num_features: int) -> None:
         self.num_features = num_features
         self._path = path
         self._rows = 0
         self._width = num_features  # may run ahead of num_features
-        self._flat = np.zeros(0, np.float32)  # zeros behind the last row
+        self._flat = np.zeros(
+            0, np.float32
+        )  # in memory: zeros behind the last row; else some rows on their way
+        self._file: BinaryIO | None = None
         if path is not None:
-            path.write_bytes(b"")
+            # Written to, not mapped: mapping costs a fault for each page.
+            self._file = path.open("w+b", buffering=0)
+            self._file.write(b"\0" * _NPY_HEADER_BYTES)
 
     def append(self, block: Block, *, duplicates: str, share: float) -> int:
         """Takes the rows in -> the first row of the block with a sum that overflows, or -1.
@@ -34,66 +41,88 @@ class Matrix:
         self.num_features = max(self.num_features, block.num_features)
         if self.num_features > self._width:
             width = self.num_features
-            if (
-                self._rows
-            ):  # wider than needed: else a file whose indices rise to its end is moved at each block
+            if self._rows:
+                # Wider than needed: else a file whose indices rise to its end is moved at each block.
                 width = max(width, self._width * 9 // 8)
-                self._reserve(self._rows * width, share)
-                change_width(self._flat, self._rows, self._width, width)
+                self._change_width(width, share)
             self._width = width
         first = self._rows
         self._rows += len(block.labels)
+        if self._file is not None:
+            return self._write(block, duplicates)
         self._reserve(self._rows * self._width, share)
         return write_rows(self._flat, first, self._width, block, duplicates=duplicates)
 
     def finish(self) -> np.ndarray:
         """float32 [rows, num_features], writable."""
         if self._width > self.num_features:
-            change_width(self._flat, self._rows, self._width, self.num_features)
-        size = self._rows * self.num_features
-        if self._path is None:
+            self._change_width(self.num_features, 1.0)
+        size, shape = self._rows * self.num_features, (self._rows, self.num_features)
+        if self._file is None:
             self._flat.resize(size, refcheck=False)
-        else:
-            self._flat = np.zeros(0, np.float32)
-            os.truncate(self._path, _NPY_HEADER_BYTES + 4 * size)
-            with self._path.open("r+b") as file:
-                shape = (self._rows, self.num_features)
-                header = {"descr": "<f4", "fortran_order": False, "shape": shape}
-                np.lib.format.write_array_header_1_0(file, header)
-                assert file.tell() == _NPY_HEADER_BYTES
-            self._map(size)
-        return self._flat.reshape(self._rows, self.num_features)
+            return self._flat.reshape(shape)
+        self._file.seek(0)
+        np.lib.format.write_array_header_1_0(
+            self._file, {"descr": "<f4", "fortran_order": False, "shape": shape}
+        )
+        assert self._file.tell() == _NPY_HEADER_BYTES
+        self._file.close()
+        return self._mapped(size).reshape(shape)
 
     def discard(self) -> None:
         """Removes the file of a reading that failed."""
-        if self._path is not None:
+        if self._path is not None and self._file is not None:
+            self._file.close()
             self._path.unlink(missing_ok=True)
+
+    def _write(self, block: Block, duplicates: str) -> int:
+        """Appends the rows to the file, as many at a time as the processor's cache holds."""
+        assert self._file is not None
+        overflow = -1
+        step = max(1, _CACHED_VALUES // max(self._width, 1))
+        if self._flat.size < step * self._width:
+            self._flat = np.empty(step * self._width, np.float32)
+        for first in range(0, len(block.labels), step):
+            part = block.part(first, first + step)
+            rows = self._flat[: len(part.labels) * self._width]
+            rows[:] = 0
+            found = write_rows(rows, 0, self._width, part, duplicates=duplicates)
+            if overflow < 0 <= found:
+                overflow = first + found
+            left = rows.view(np.uint8)
+            while left.size:
+                left = left[self._file.write(left.data) :]
+        return overflow
+
+    def _change_width(self, width: int, share: float) -> None:
+        """Of the rows that are there."""
+        size = self._rows * max(width, self._width)
+        if self._file is None:
+            self._reserve(size, share)
+            change_width(self._flat, self._rows, self._width, width)
+            return
+        num_bytes = _NPY_HEADER_BYTES + 4 * size
+        if hasattr(os, "posix_fallocate"):  # a full disk is an OSError here, and a SIGBUS in a mapping
+            os.posix_fallocate(self._file.fileno(), 0, num_bytes)
+        else:
+            self._file.truncate(num_bytes)
+        change_width(self._mapped(size), self._rows, self._width, width)
+        self._file.truncate(_NPY_HEADER_BYTES + 4 * self._rows * width)
+        self._file.seek(0, os.SEEK_END)
 
     def _reserve(self, size: int, share: float) -> None:
         if size <= self._flat.size:
             return
-        if self._path is None and self._flat.size == 0:
+        if self._flat.size == 0:
             with contextlib.suppress(MemoryError):  # it is a guess
                 self._flat = np.zeros(max(int(size * 1.01 / share), size), np.float32)
                 return
-        size = max(self._flat.size * 17 // 16, size)
-        if self._path is None:
-            # realloc, which moves pages, not bytes, where the C library can; numpy fills the rest with zeros
-            self._flat.resize(size, refcheck=False)
-            return
-        self._flat = np.zeros(0, np.float32)
-        with self._path.open("ab") as file:
-            num_bytes = _NPY_HEADER_BYTES + 4 * size
-            if hasattr(os, "posix_fallocate"):  # a full disk is an OSError here, and a SIGBUS in a mapping
-                os.posix_fallocate(file.fileno(), 0, num_bytes)
-            else:
-                file.truncate(num_bytes)
-        self._map(size)
+        # realloc, which moves pages, not bytes, where the C library can; numpy fills the rest with zeros
+        self._flat.resize(max(self._flat.size * 17 // 16, size), refcheck=False)
 
-    def _map(self, size: int) -> None:
+    def _mapped(self, size: int) -> np.ndarray:
         assert self._path is not None
-        mapped = np.memmap(self._path, np.float32, "r+", _NPY_HEADER_BYTES, (size,))
-        self._flat = mapped.view(np.ndarray)
+        return np.memmap(self._path, np.float32, "r+", _NPY_HEADER_BYTES, (size,)).view(np.ndarray)
 
 
 def write_rows(flat: np.ndarray, first: int, width: int, block: Block, *, duplicates: str) -> int:
