@@ -26,6 +26,7 @@ def main() -> None:
     parser.add_argument("--topk", type=int, default=workload.TOPK, help="0: all")
     parser.add_argument("--list-size", type=int, help="of all lists, in place of the reference workload's")
     parser.add_argument("--lists", type=int, default=2000)
+    parser.add_argument("--lists-per-step", type=int, default=workload.LISTS_PER_STEP)
     parser.add_argument("--jit", default="auto")
     parser.add_argument("--precision", default="float32")
     parser.add_argument("--part", choices=("all", "null_loss", "input"), default="all")
@@ -67,7 +68,7 @@ def main() -> None:
     )
     config = TrainConfig(
         epochs=options.epochs,
-        lists_per_batch=min(workload.LISTS_PER_STEP, options.lists),
+        lists_per_batch=min(options.lists_per_step, options.lists),
         learning_rate=workload.LEARNING_RATE,
         schedule="constant",
         weight_decay=0.0,

@@ -56,6 +56,7 @@ class _Epochs(keras.callbacks.Callback):
     ) -> None:
         super().__init__()
         self.batches, self.vali, self.patience = batches, vali, config.patience
+        self.rate = _learning_rate(config, batches.steps_per_epoch)
         self.folder, self.on_epoch, self.chief = folder, on_epoch, chief
         self.history: list[dict[str, Any]] = []
         self.best = -np.inf
@@ -126,14 +127,15 @@ class _Epochs(keras.callbacks.Callback):
         ranked = rank_lists(
             self.score(self.vali.features, self.vali.offsets), self.vali.labels, self.vali.offsets
         )
-        rate = self.model.optimizer.learning_rate
+        # Not the optimizer's own, which stands still while float16 leaves steps out.
+        last_step = int(self.model.optimizer.iterations.numpy()) - 1
         steps_per_second = (self.step - self.first_step) / seconds
         docs_per_step = self.batches.data.num_docs / self.batches.steps_per_epoch
         row: dict[str, Any] = {
             "epoch": epoch + 1,
             "loss": float(logs["loss"]),
             "vali": {f"ndcg@{k}": float(np.nanmean(ranked_ndcg(ranked, cutoff=k))) for k in (1, 5, 10)},
-            "learning_rate": float(rate.numpy()),  # of the last step
+            "learning_rate": float(self.rate(last_step) if callable(self.rate) else self.rate),
             "steps_per_second": steps_per_second,
             "docs_per_second": docs_per_step * steps_per_second,
             "seconds": seconds,  # without the validation
@@ -155,6 +157,11 @@ class _Epochs(keras.callbacks.Callback):
     def _check_finite(self) -> None:
         step = int(self.model.bad_step.numpy())
         if step < 0:
+            if not all(np.isfinite(variable.numpy()).all() for variable in self.model.scorer.variables):
+                raise FloatingPointError(
+                    f"the weights are not finite after step {self.step} of epoch {len(self.history) + 1}, the loss is; "
+                    "likely cause: train.learning_rate is too large; the checkpoint before stays"
+                )
             return
         epoch, position = divmod(step, self.batches.steps_per_epoch)
         batch = dataclasses.replace(self.batches, num_replicas=1).batch(step)
@@ -167,11 +174,15 @@ class _Epochs(keras.callbacks.Callback):
         )
 
 
+def _learning_rate(config: TrainConfig, steps: int) -> Any:
+    """A number, or a function of the step."""
+    if config.schedule == "constant":
+        return config.learning_rate
+    return keras.optimizers.schedules.CosineDecay(config.learning_rate, config.epochs * steps)
+
+
 def _optimizer(config: TrainConfig, steps: int) -> keras.optimizers.Optimizer:
-    rate: Any = config.learning_rate
-    if config.schedule == "cosine":
-        rate = keras.optimizers.schedules.CosineDecay(config.learning_rate, config.epochs * steps)
-    optimizer = FusedAdam(rate, weight_decay=config.weight_decay or None)
+    optimizer = FusedAdam(_learning_rate(config, steps), weight_decay=config.weight_decay or None)
     # Small gradients are 0 in float16.
     return keras.mixed_precision.LossScaleOptimizer(optimizer) if config.precision == "float16" else optimizer
 
