@@ -23,7 +23,7 @@ DUPLICATES = ("error", "first", "last", "sum")
 UNSORTED = ("error", "accept")
 
 _BLOCK_BYTES = 1 << 19
-_AHEAD = 2  # blocks parsed or waiting, so that no thread stands still while rows are written
+_AHEAD = 1  # blocks parsed or waiting, so that no thread stands still while rows are written
 
 
 def read_letor(
