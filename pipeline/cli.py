@@ -228,10 +228,10 @@ def _hydra() -> None:
     hydra.main(config_path="pkg://pipeline.conf", config_name="config", version_base="1.3")(_job)()
 
 
-def _sweep(overrides: Sequence[str], config_dir: str | None) -> None:
+def _sweep(overrides: Sequence[str], config_dir: str | None, config_name: str | None) -> None:
     """All jobs, then the summary and the report; raises SystemExit."""
     folder = sweep_folder(overrides)
-    number = num_jobs(overrides, config_dir)
+    number = num_jobs(overrides, config_dir, config_name)
     os.environ[COMMAND] = shlex.join(["rankdistil", *sys.argv[1:]])
     sys.argv += folder_overrides(overrides)
     # As Ctrl-C does, so that jobs are told before this process ends.
@@ -269,7 +269,7 @@ def main() -> None:
     os.environ["HYDRA_FULL_ERROR"] = "1"  # exceptions come here, and are told below
     try:
         if given.multirun or "hydra.mode=MULTIRUN" in given.overrides:
-            _sweep(given.overrides, given.config_dir)
+            _sweep(given.overrides, given.config_dir, given.config_name)
         _hydra()
     except HydraException as error:
         if wanted_by_user:

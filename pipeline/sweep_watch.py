@@ -24,12 +24,14 @@ from rich.text import Text
 from pipeline.sweep import FAILED, GATE, LEFT_ALONE, LINES
 
 
-def num_jobs(overrides: Sequence[str], config_dir: str | None = None) -> int:
-    """How many jobs Hydra makes of a command.
+def num_jobs(
+    overrides: Sequence[str], config_dir: str | None = None, config_name: str | None = None
+) -> int | None:
+    """How many jobs Hydra makes of a command; None where only its sweeper knows.
 
     Args:
       overrides: of the command line.
-      config_dir: `--config-dir`.
+      config_dir, config_name: of the options of Hydra.
 
     Raises:
       HydraException: it cannot be composed.
@@ -39,10 +41,12 @@ def num_jobs(overrides: Sequence[str], config_dir: str | None = None) -> int:
     with hydra.initialize_config_module("pipeline.conf", version_base="1.3"):
         loader = GlobalHydra.instance().config_loader()
         settings = loader.load_configuration(
-            "config", list(overrides), RunMode.MULTIRUN, from_shell=False
+            config_name or "config", list(overrides), RunMode.MULTIRUN, from_shell=False
         ).hydra
     if "n_trials" in settings.sweeper:  # of a search
         return int(settings.sweeper.n_trials)
+    if not str(settings.sweeper._target_).endswith("BasicSweeper"):
+        return None
     given = [f"{key}={values}" for key, values in (settings.sweeper.params or {}).items()]
     parser = OverridesParser.create(config_loader=loader)
     (jobs,) = BasicSweeper.split_arguments(parser.parse_overrides([*given, *settings.overrides.task]), None)
