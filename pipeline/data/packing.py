@@ -97,8 +97,17 @@ class PackedBatches:
             "num_lists": tf.TensorSpec([], tf.float32),
         }
 
-    def batch(self, step: int, replica: int = 0) -> dict[str, np.ndarray]:
-        """The batch of global step `step` (counted over epochs) for one replica."""
+    def batch(
+        self, step: int, replica: int = 0, *, free: list[np.ndarray] | None = None
+    ) -> dict[str, np.ndarray]:
+        """The batch of global step `step` (counted over epochs) for one replica.
+
+        Args:
+          step: counted over epochs.
+          replica: which.
+          free: memory to use again, given back when the array of the features is let go: of that array, then, no
+            view must be kept.
+        """
         epoch, position = divmod(step, self.steps_per_epoch)
         order = epoch_order(self.data.num_queries, seed=self.seed, epoch=epoch)
         lists = order[position * self.lists_per_batch : (position + 1) * self.lists_per_batch]
@@ -112,7 +121,7 @@ class PackedBatches:
         docs = sizes.sum(1)
         rows = np.array([self.num_rows]) if self.is_static else np.maximum(1, -(-docs // _BLOCK)) * _BLOCK
         bounds = np.concatenate([[0], np.cumsum(rows)]).astype(np.int32)
-        features = _aligned(bounds[-1], self.data.num_features)
+        features = _aligned(bounds[-1], self.data.num_features, free)
         slot = np.full(bounds[-1], self.slots * self.list_size, np.int32)
         first_slots = np.arange(self.slots).reshape(sizes.shape) * self.list_size
         first_slots -= np.cumsum(sizes, 1) - sizes
@@ -151,13 +160,14 @@ class PackedBatches:
         # TensorFlow keeps every `pack` as long as the process lives: it must not keep the data, and their open files.
         weak = weakref.ref(self)
         num_batches = (self.epochs * self.steps_per_epoch - first_step) * len(replicas)
+        free: list[np.ndarray] = []  # the system would clear new memory, page by page, for each batch
 
         def load(index: tf.Tensor) -> dict[str, tf.Tensor]:
             def pack(i: np.int64) -> list[np.ndarray]:
                 batches = weak()
                 assert batches is not None, "the data set holds it"
                 step, replica = divmod(int(i), len(replicas))
-                batch = batches.batch(first_step + step, replicas[replica])
+                batch = batches.batch(first_step + step, replicas[replica], free=free)
                 return [batch[name] for name in specs]
 
             tensors = tf.numpy_function(pack, [index], [spec.dtype for spec in specs.values()])
@@ -179,11 +189,20 @@ def _multiple_of_8(number: int) -> int:
     return max(8, -(-int(number) // 8) * 8)
 
 
-def _aligned(rows: int, columns: int) -> np.ndarray:
-    """An empty float32 [rows, columns] at a multiple of 64 bytes: TensorFlow takes such memory over uncopied."""
-    buffer = np.empty(rows * columns + 16, np.float32)
+def _aligned(rows: int, columns: int, free: list[np.ndarray] | None) -> np.ndarray:
+    """An empty float32 [rows, columns] at a multiple of 64 bytes: TensorFlow takes such memory over uncopied.
+
+    Its memory is from `free` if there is enough, and goes there in the end.
+    """
+    size = rows * columns + 16
+    buffer = free.pop() if free else None
+    if buffer is None or buffer.size < size:
+        buffer = np.empty(size + size // 4, np.float32)
     start = -buffer.ctypes.data % 64 // 4
-    return buffer[start : start + rows * columns].reshape(rows, columns)
+    array = buffer[start : start + rows * columns].reshape(rows, columns)
+    if free is not None:
+        weakref.finalize(array, free.append, buffer).atexit = False
+    return array
 
 
 def list_index(sizes: tf.Tensor, list_size: int) -> tuple[tf.Tensor, tf.Tensor]:

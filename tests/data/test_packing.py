@@ -104,6 +104,22 @@ def test_dataset_gives_the_batches_in_order_from_any_step(batches):
                 assert batches.signature[name].is_compatible_with(got[name])
 
 
+def test_what_is_still_held_is_not_written_over(batches):
+    batches = dataclasses.replace(batches, epochs=20)
+    held = list(batches.dataset(0, range(1)).take(60).enumerate())
+    for step, got in held:
+        np.testing.assert_array_equal(got["features"], batches.batch(int(step))["features"])
+
+
+def test_memory_is_used_again(batches):
+    free = []
+    first = batches.batch(0, free=free)["features"]
+    assert not free
+    address = first.ctypes.data
+    del first
+    assert batches.batch(0, free=free)["features"].ctypes.data == address
+
+
 def test_to_lists_and_its_gradient(batches):
     batch = batches.batch(1)
     docs = tf.constant(batch["features"][:, 0])

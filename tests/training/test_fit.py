@@ -240,12 +240,12 @@ def test_sigterm_saves_the_step_and_the_same_call_goes_on(tmp_path, after_steps,
     count = 0
     batch = PackedBatches.batch
 
-    def signalling(self, step, replica=0):
+    def signalling(self, step, replica=0, **memory):
         nonlocal count
         count += 1
         if step == after_steps:  # loaded a few steps ahead of its use
             os.kill(os.getpid(), signal.SIGTERM)
-        return batch(self, step, replica)
+        return batch(self, step, replica, **memory)
 
     monkeypatch.setattr(PackedBatches, "batch", signalling)
     before = signal.getsignal(signal.SIGTERM)
@@ -321,10 +321,10 @@ def test_weights_that_are_not_finite_under_a_finite_loss_stop_the_run(tmp_path):
 def test_sigterm_after_a_loss_that_is_not_finite_saves_nothing(tmp_path, monkeypatch):
     batch = PackedBatches.batch
 
-    def signalling(self, step, replica=0):
+    def signalling(self, step, replica=0, **memory):
         if step == 5:  # of 20; the call ends after 8
             os.kill(os.getpid(), signal.SIGTERM)
-        return batch(self, step, replica)
+        return batch(self, step, replica, **memory)
 
     def explode(teacher, labels, student, mask, *, seed, list_ids):
         per_list = listnet(teacher, labels, student, mask, seed=seed, list_ids=list_ids)
