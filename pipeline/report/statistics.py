@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -97,7 +98,9 @@ def group_runs(runs: Sequence[Run]) -> tuple[list[DataSet], list[Problem]]:
             kept, doubles = _one_per_seed(same)
             queries, unread = average_queries(kept)
             problems += doubles + unread
-            label = " ".join(f"{k}={value}" for k, value in zip(varying.values(), values, strict=True))
+            label = " ".join(
+                f"{k}={_brief(value)}" for k, value in zip(varying.values(), values, strict=True)
+            )
             options = {key: kept[0].options[key] for key in varying if key in kept[0].options}
             groups.append(Group(label or "all runs", options, kept, queries))
         groups.sort(key=lambda group: [_rank(group.options.get(key)) for key in varying])
@@ -237,6 +240,14 @@ def _text(run: Run, key: str) -> str:
         return _ABSENT
     value = run.options[key]
     return value if isinstance(value, str) else json.dumps(value)
+
+
+def _brief(value: str) -> str:
+    """
+    >>> _brief("1.498559588670432"), _brief("0.001")
+    ('1.499', '0.001')
+    """
+    return f"{float(value):.4g}" if re.fullmatch(r"\d+\.\d{5,}", value) else value
 
 
 def _short(keys: Sequence[str]) -> dict[str, str]:
