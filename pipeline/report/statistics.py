@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike
+from statsmodels.stats.multitest import multipletests
 
 from pipeline.evaluation import Comparison, PerQuery, compare
 from pipeline.metrics import NoRelevant
@@ -170,25 +170,20 @@ def paired_tests(data_sets: Sequence[DataSet]) -> list[PairedTest]:
         if other in values
     ]
     p_values = [comparison["p"] for _, _, comparison in pairs]
-    corrected = iter(holm([p for p in p_values if p is not None]).tolist())
+    corrected = iter(holm([p for p in p_values if p is not None]))
     return [
         PairedTest(*pair, p_holm=None if p is None else next(corrected))
         for pair, p in zip(pairs, p_values, strict=True)
     ]
 
 
-def holm(p_values: ArrayLike) -> np.ndarray:
-    """Holm's step-down correction (Scandinavian Journal of Statistics, 1979), float64 [tests].
+def holm(p_values: Sequence[float]) -> list[float]:
+    """The p-values after Holm's correction.
 
-    The i-th smallest of m p-values becomes max over j <= i of min(1, (m - j + 1) p_j).
-
-    >>> holm([0.01, 0.04, 0.03, 0.005]).round(4).tolist()
+    >>> [round(p, 4) for p in holm([0.01, 0.04, 0.03, 0.005])]
     [0.03, 0.06, 0.06, 0.02]
     """
-    p = np.asarray(p_values, dtype=np.float64)
-    order = np.argsort(p)
-    corrected = np.empty_like(p)
-    corrected[order] = np.maximum.accumulate(np.minimum(1, p[order] * np.arange(len(p), 0, -1)))
+    corrected: list[float] = multipletests(p_values, method="holm")[1].tolist()
     return corrected
 
 

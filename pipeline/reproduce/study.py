@@ -93,7 +93,7 @@ def _of_queries(claim: Claim, row: Row, jobs: Sequence[Job], results: Results) -
 
 def _corrected(tests: Mapping[str, Comparison]) -> dict[str, float | None]:
     known = {row: p for row, test in tests.items() if (p := test["p"]) is not None}
-    return dict.fromkeys(tests) | dict(zip(known, holm(list(known.values())).tolist(), strict=True))
+    return dict.fromkeys(tests) | dict(zip(known, holm(list(known.values())), strict=True))
 
 
 def _tested(test: Comparison | None, corrected: float | None) -> list[str]:

@@ -27,9 +27,9 @@ def test_holm_by_hand():
 
 
 def test_holm_stops_at_one_and_takes_equal_and_no_values():
-    assert holm([0.5, 0.9, 0.6]).tolist() == [1.0, 1.0, 1.0]
+    assert holm([0.5, 0.9, 0.6]) == [1.0, 1.0, 1.0]
     np.testing.assert_allclose(holm([0.02, 0.02]), [0.04, 0.04], rtol=1e-12)
-    assert holm([]).tolist() == []
+    assert holm([]) == []
 
 
 def test_pareto_front_keeps_equal_points_and_drops_dominated_ones():
