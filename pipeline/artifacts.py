@@ -24,7 +24,7 @@ import filelock
 
 log = logging.getLogger(__name__)
 
-FORMAT = 1  # raise when artifacts of an older program must be made again
+FORMAT = 2  # raise when artifacts of an older program must be made again
 _MANIFEST = "manifest.json"
 _SMALL = 1 << 20  # bytes; a smaller file is hashed in about a millisecond, so its digest is not remembered
 _SETTLED = 2.0  # seconds; the coarsest time stamps of file systems, within which a change may not show

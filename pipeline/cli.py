@@ -264,6 +264,8 @@ def _sweep(overrides: Sequence[str], config_dir: str | None, config_name: str | 
 def main() -> None:
     """The `rankdistil` command."""
     end_with_parent()
+    # First, wherever the user put it: Hydra's parser takes no override after it where others stand before.
+    sys.argv[1:] = sorted(sys.argv[1:], key=lambda word: word not in ("-m", "--multirun"))
     given = get_args_parser().parse_args()
     wanted_by_user = os.environ.get("HYDRA_FULL_ERROR") == "1"
     os.environ["HYDRA_FULL_ERROR"] = "1"  # exceptions come here, and are told below

@@ -125,13 +125,11 @@ class Config:
             "there is no baseline to compare with; mend: train.baseline=true",
         )
         if isinstance(self.teacher, RunFileTeacher):
-            scores = self.teacher.unlabelled
-            check(
-                (scores is not None) == has_unlabelled(self.data),
-                "teacher.unlabelled",
-                scores,
-                "a file of scores where data.unlabelled or data.unlabelled_queries gives lists, else null",
-            )
+            scores, has_lists = self.teacher.unlabelled, has_unlabelled(self.data)
+            mend = "names the scores of data.unlabelled's lists, but there are none; mend: null, or give the lists"
+            check(has_lists or scores is None, "teacher.unlabelled", scores, mend)
+            mend = "the lists of data.unlabelled need scores, too; mend: teacher.unlabelled=FILE"
+            check(not has_lists or scores is not None, "teacher.unlabelled", "null", mend)
 
     def stages(self) -> tuple[str, ...]:
         """The stages to run, in order."""
