@@ -111,7 +111,9 @@ class PackedBatches:
         epoch, position = divmod(step, self.steps_per_epoch)
         order = epoch_order(self.data.num_queries, seed=self.seed, epoch=epoch)
         lists = order[position * self.lists_per_batch : (position + 1) * self.lists_per_batch]
-        num_lists, offsets = len(lists), self.data.offsets
+        num_lists = len(lists)
+        # Plain views: a slice of a np.memmap takes ten times as long.
+        offsets, all_features = np.asarray(self.data.offsets), np.asarray(self.data.features)
         slots = np.full(self.slots, -1)
         mine = lists[replica :: self.num_replicas]
         slots[: len(mine)] = mine
@@ -128,12 +130,13 @@ class PackedBatches:
         for chunk, (start, size) in enumerate(zip(bounds, docs, strict=False)):
             end = start + size
             slot[start:end] = np.arange(size) + np.repeat(first_slots[chunk], sizes[chunk])
-            parts = [self.data.features[offsets[i] : offsets[i + 1]] for i in slots[chunk] if i >= 0]
+            parts = [all_features[offsets[i] : offsets[i + 1]] for i in slots[chunk] if i >= 0]
             if parts:
                 np.concatenate(parts, out=features[start:end])
             features[end : bounds[chunk + 1]] = 0.0
 
         def padded(values: np.ndarray) -> np.ndarray:
+            values = np.asarray(values)
             array = np.zeros((self.slots, self.list_size), np.float32)
             for row, i in zip(array, slots.flat, strict=True):
                 if i >= 0:
