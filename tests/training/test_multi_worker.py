@@ -151,4 +151,5 @@ def test_workers_train_a_listwise_network_as_teacher_together(tmp_path):
     )
     assert got == pytest.approx(expected, rel=1e-4)
     expected, got = (np.load(of_teacher(folder, "scores", "test.npy")) for folder in ("one", "two"))
-    np.testing.assert_allclose(got, expected, rtol=1e-3, atol=1e-4)
+    # The loss doesn't see a constant added to every score, so the last bias follows rounding alone.
+    np.testing.assert_allclose(got - got.mean(), expected - expected.mean(), rtol=1e-3, atol=1e-4)
