@@ -302,6 +302,17 @@ def test_the_same_command_runs_only_what_is_missing(small, tmp_path, ran, capsys
     assert json.loads((out / "reproduction.json").read_text()) == first
 
 
+def test_several_names_run_one_after_another(small, tmp_path, monkeypatch, ran, capsys):
+    monkeypatch.setattr(command, "load", lambda name: dataclasses.replace(SMALL, name=name))
+    assert run_main("first", "second", *small[1:]) == 0
+    assert ran == 2 * ["ours seed-0", "ours seed-1", "other seed-0", "other seed-1"]
+    printed = capsys.readouterr().out
+    for name in ("first", "second"):
+        table = tmp_path / "my out" / name / "table.md"
+        assert table.is_file()
+        assert f"tables: {table}" in printed
+
+
 def test_a_result_that_is_not_whole_counts_as_missing(small, tmp_path):
     jobs = make_jobs(SMALL, data=small[2], out=tmp_path / "my out", further=[])
     jobs[0].folder.mkdir(parents=True)

@@ -32,14 +32,16 @@ DONE, FAILED, MISTAKE, INTERRUPTED = 0, 1, 2, 75  # exit codes; the last two as 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="rankdistil-reproduce",
-        usage="%(prog)s NAME [--data DIR] [--out DIR] [--tiny] [-- HYDRA OVERRIDES]",
+        usage="%(prog)s NAME ... [--data DIR] [--out DIR] [--tiny] [-- HYDRA OVERRIDES]",
         description="Repeats a comparison of conf/reproduce and holds the results against the expected values. "
-        "The same command goes on where it was stopped.",
+        "The same command goes on where it was stopped. Several names: one after another.",
         epilog="exit codes: 0 done; 1 a job failed, or a value is not within twice its tolerance; 2 a mistake in the "
         "command; 75 interrupted",
     )
-    parser.add_argument("name", nargs="?", metavar="NAME", help="see --list")
-    parser.add_argument("--data", type=Path, metavar="DIR", help="the data set's files")
+    parser.add_argument("names", nargs="*", metavar="NAME", help="see --list")
+    parser.add_argument(
+        "--data", type=Path, metavar="DIR", help="the data set's files; the embedded data needs none"
+    )
     parser.add_argument(
         "--out", type=Path, default=Path("outputs/reproduce"), metavar="DIR", help="%(default)s unless given"
     )
@@ -63,7 +65,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
             _print_list()
         elif options.results:
             print(results_md([load(name) for name in names()]), end="")
-        elif options.name is None:
+        elif not options.names:
             parser.error("NAME is missing; --list shows the names")
         else:
             code = _reproduce(options, further=given[split + 1 :], command=given)
@@ -80,20 +82,24 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
 
 
 def _reproduce(options: argparse.Namespace, *, further: list[str], command: list[str]) -> int:
-    claim = load(options.name)
-    if options.data is None and claim.data.brought:
-        raise ClaimError(f"--data DIR is missing. {claim.data.how_to_get}")
+    claims = [load(name) for name in options.names]
+    for claim in claims:
+        if options.data is None and claim.data.brought:
+            raise ClaimError(f"--data DIR is missing. {claim.data.how_to_get}")
     data, out = (options.data or Path()).absolute(), options.out.absolute()
-    jobs = make_jobs(claim, data=data, out=out, tiny=options.tiny, further=further)
-    if options.tiny:  # shows that it runs; nothing is expected of the numbers
-        claim = dataclasses.replace(claim, expected=[])
+    planned = [make_jobs(claim, data=data, out=out, tiny=options.tiny, further=further) for claim in claims]
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    about = {
-        "command": shlex.join(["rankdistil-reproduce", *command]),
-        "tiny": options.tiny,
-        "overrides": further,
-    }
-    return reproduce(claim, jobs, folder=out / claim.name, about=about)
+    codes = []
+    for claim, jobs in zip(claims, planned, strict=True):
+        if options.tiny:  # shows that it runs; nothing is expected of the numbers
+            claim = dataclasses.replace(claim, expected=[])
+        about = {
+            "command": shlex.join(["rankdistil-reproduce", *command]),
+            "tiny": options.tiny,
+            "overrides": further,
+        }
+        codes.append(reproduce(claim, jobs, folder=out / claim.name, about=about))
+    return max(codes)
 
 
 def _print_list() -> None:
