@@ -43,9 +43,10 @@ def read_letor(
     """Reads `<label> qid:<id> <index>:<value> ... # comment` lines, plain or .gz, .bz2, .xz (told by content).
 
     Every value is the float32 nearest to its text; indices start at 1, a feature that a line leaves out is 0.
-    Blank lines, lines of comment only, CRLF, tabs, repeated spaces and a missing last newline are fine; `#` begins a
-    comment anywhere; a query id is any UTF-8 text without white space, up to 1024 bytes. Whatever else is unusual is
-    an error: nothing is skipped or guessed. `threads` and `block_bytes` change neither the arrays nor the error.
+    Blank lines, lines of comment only, CRLF, tabs, repeated spaces and a missing last newline (of a line that does not
+    look cut off) are fine; `#` begins a comment anywhere; a query id is any UTF-8 text without white space, up to
+    1024 bytes. Whatever else is unusual is an error: nothing is skipped or guessed. `threads` and `block_bytes` change
+    neither the arrays nor the error.
 
     Args:
       path: the file.
@@ -138,18 +139,19 @@ def scanned_blocks(
     blocks = read_blocks(path, block_bytes, spare)
     pending: deque[tuple[Future[Block], Text, Scratch]] = deque()
     with ThreadPoolExecutor(threads) as pool:
-        more = True
-        while more or pending:
+        # Read, and decompressed, by the threads too: whoever takes the blocks has the rows to write.
+        reading: Future[Text | None] | None = pool.submit(next, blocks, None)
+        while reading or pending:
             try:
-                text = next(blocks)
+                text = reading.result() if reading else None
+            except LetorError as error:  # comes after whatever is wrong in the lines before it
+                text, failure = None, error
+            reading = pool.submit(next, blocks, None) if text else None
+            if text:
                 scratch = scratches.pop() if scratches else Scratch()
                 scanned = pool.submit(scan_block, text.buffer, text.size, options, scratch)
                 pending.append((scanned, text, scratch))
-            except StopIteration:
-                more = False
-            except LetorError as error:  # comes after whatever is wrong in the lines before it
-                more, failure = False, error
-            while pending and (not more or len(pending) > threads + _AHEAD):
+            while pending and (not reading or len(pending) > threads + _AHEAD):
                 scanned, text, scratch = pending.popleft()
                 yield scanned.result(), text.position, text.num_bytes
                 spare.append(text.buffer)

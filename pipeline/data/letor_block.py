@@ -51,6 +51,7 @@ class Block(NamedTuple):
     num_lines: int
     num_features: int  # the largest index
     widest_line: int  # where that is, from 0
+    has_end: bool  # the last line has its newline
     fault: Fault | None  # the first one; what follows it is not parsed
 
     def part(self, first: int, last: int) -> Block:
@@ -168,7 +169,8 @@ class Scratch:
 
 def scan_block(text: bytearray, size: int, options: Options, scratch: Scratch) -> Block:
     """Parses the first `size` bytes, whole lines that PADDING follows; the arrays are those of `scratch`."""
-    size += not text.endswith(b"\n", 0, size)  # the first byte of the padding ends the last line
+    has_end = text.endswith(b"\n", 0, size)
+    size += not has_end  # the first byte of the padding ends the last line
     arrays = scratch.arrays(size, options.has_qid)
     labels, row_lines, row_ends, indices, values, groups, odd = arrays
     ascending, unique = options.unsorted == "error", options.duplicates == "error"
@@ -212,5 +214,5 @@ def scan_block(text: bytearray, size: int, options: Options, scratch: Scratch) -
     num_entries = int(row_ends[num_rows - 1]) if num_rows else 0
     return Block(
         labels[:num_rows], row_lines[:num_rows], row_ends[:num_rows], indices[:num_entries], values[:num_entries],
-        queries, num_lines, num_features, widest_line, fault,
+        queries, num_lines, num_features, widest_line, has_end, fault,
     )  # fmt: skip

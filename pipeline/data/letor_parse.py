@@ -27,7 +27,6 @@ _NUMBER, _BROKEN, _ODD = range(3)
 _TAB, _NEWLINE, _RETURN, _SPACE, _HASH, _PLUS, _MINUS, _POINT, _ZERO, _NINE, _COLON = b"\t\n\r #+-.09:"
 _SMALL_E, _LARGE_E = b"eE"
 _Q, _I, _D = b"qid"
-PADDING = b"\n" * 32  # behind the text that `scan` gets, so that it can read ahead
 _U64 = np.uint64  # as an index it spares the test for numbers that count from the end
 _ONES = _U64(0x0101010101010101)
 
@@ -245,7 +244,7 @@ def _short_number(text: np.ndarray, at: int) -> tuple[bool, int, float]:
 
 @compiled
 def scan(
-    text: np.ndarray,  # uint8 [size + 31 or more]: whole lines, each with its newline, and PADDING
+    text: np.ndarray,  # uint8 [size + 31 or more]: whole lines, each with its newline, and letor_text.PADDING
     size: int,
     has_qid: bool,
     ascending: bool,  # feature ids that fall are an error

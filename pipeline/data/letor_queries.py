@@ -5,11 +5,14 @@ from __future__ import annotations
 import itertools
 from pathlib import Path
 
+import numpy as np
+
 from pipeline.data.letor_block import Block, Fault, excerpt
 from pipeline.data.letor_text import LetorError, read_blocks
 
 _SIZES_MEND = "give the group file of this very data file: the numbers of rows of its queries, one a line"
 _BLOCK_BYTES = 1 << 19
+_ALIKE_ROWS = 100  # so many with as many features each, and the file is meant to be dense
 
 
 class Queries:
@@ -29,12 +32,29 @@ class Queries:
         self._name: str | None = None  # of the query that the last row is of, by the text
         self._first_lines: dict[str, int] = {}  # by query id
         self._num_queries = self._num_rows = self._num_lines = 0
+        self._narrowest, self._widest = 1 << 40, 0  # the fewest and the most features of a row
         self._faults: list[Fault] = []
 
     def begin(self, block: Block) -> list[tuple[int, str]]:
         """(first row, query id) of the queries that begin in the next block."""
         self._faults = [] if block.fault is None else [block.fault]
+        self._look_for_cut(block)
         return self._by_text(block) if self._sizes is None else self._by_size(block)
+
+    def _look_for_cut(self, block: Block) -> None:
+        """A last row without a newline that has fewer features than all others, which have as many each."""
+        if block.fault or not len(block.labels):
+            return
+        widths = np.diff(block.row_ends, prepend=0)
+        is_open = not block.has_end and block.row_lines[-1] == block.num_lines - 1
+        whole = widths[:-1] if is_open else widths
+        self._narrowest = int(whole.min(initial=self._narrowest))
+        self._widest = int(whole.max(initial=self._widest))
+        num_whole = self._num_rows + len(whole)
+        if is_open and num_whole >= _ALIKE_ROWS and widths[-1] < self._narrowest == self._widest:
+            what = f"cut off: {widths[-1]} features and no newline, but {self._widest} features in every row before"
+            mend = "copy or download the file again; if it is whole, end its last line with a newline"
+            self._faults.append(Fault(block.num_lines - 1, what, mend))
 
     def _by_text(self, block: Block) -> list[tuple[int, str]]:
         found = []

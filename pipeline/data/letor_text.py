@@ -14,9 +14,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
-from pipeline.data import letor_parse as parse
-
 BINARY_MEND = "give the text itself, plain or as .gz, .bz2 or .xz; unpack other archives first"
+
+PADDING = b"\n" * 32  # behind the text that is parsed, so that the parser can read ahead
 
 _MAX_LINE_BYTES = 1 << 26
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
@@ -104,14 +104,14 @@ def read_blocks(path: Path, block_bytes: int, spare: list[bytearray]) -> Iterato
         rest = b""  # of a line that began in the block before
         is_first, is_last = True, False
         while not is_last:
-            num_needed = max(block_bytes, 2 * len(rest)) + len(parse.PADDING)
+            num_needed = max(block_bytes, 2 * len(rest)) + len(PADDING)
             text = spare.pop() if spare else bytearray()
             if len(text) < num_needed:
                 text = bytearray(num_needed)
             text[: len(rest)] = rest
             try:
                 with memoryview(text) as view:
-                    num_read = stream.readinto(view[len(rest) : -len(parse.PADDING)])
+                    num_read = stream.readinto(view[len(rest) : -len(PADDING)])
             except (OSError, EOFError, lzma.LZMAError, zlib.error) as error:
                 what = f"is damaged or cut off ({error})"
                 raise LetorError(path, None, what, "copy or download it again") from error
@@ -124,7 +124,7 @@ def read_blocks(path: Path, block_bytes: int, spare: list[bytearray]) -> Iterato
                 raise LetorError(path, None, what, BINARY_MEND)
             if end == 0:
                 continue
-            text[end : end + len(parse.PADDING)] = parse.PADDING
+            text[end : end + len(PADDING)] = PADDING
             if is_first and text.startswith(_BYTE_ORDER_MARK):
                 text[: len(_BYTE_ORDER_MARK)] = b" " * len(_BYTE_ORDER_MARK)
             is_first = False

@@ -437,6 +437,21 @@ def test_compressed(tmp_path, compress):
         read(tmp_path, bytes(middle))
 
 
+def test_a_file_that_ends_within_its_last_line(tmp_path):
+    whole = "".join(f"{row % 3} qid:{row // 9} 1:{row} 2:-1 3:0.{row} # doc {row}\n" for row in range(101))
+    for cut in ("0 qid:11 1:100 2:-1", "0 qid:11", "0 qid:11 1:100 2:-1 # do"):
+        wrong = error(tmp_path, whole + cut)
+        assert (wrong.line, wrong.what.partition(":")[0]) == (102, "cut off")
+        assert read(tmp_path, whole + cut + "\n").num_docs == 102  # the mend, if it is meant so
+    assert error(tmp_path, whole + "0 qid:1").what.startswith("cut off")  # not "query 1 again"
+    assert wrong.what.endswith("2 features and no newline, but 3 features in every row before")
+    # What may be meant: a whole last line, a file with rows of other widths, a short one, only a comment that is cut.
+    short = "".join(whole.splitlines(keepends=True)[:99])
+    for fine in (whole + "0 qid:11 1:1 2:2 3:3", "0 qid:x 1:2\n" + whole + cut, short + cut, whole + "# th"):
+        assert read(tmp_path, fine).num_docs >= 100
+    assert "1:x" in error(tmp_path, whole + "0 qid:11 1:x 2:-1").what
+
+
 def test_what_is_wrong_before_the_damage_comes_first(tmp_path):
     noise = bytes(np.random.default_rng(0).integers(33, 127, 300_000).astype(np.uint8))
     path = write(tmp_path, gzip.compress(b"1 qid:1 1:x\n#" + noise)[:-20])
