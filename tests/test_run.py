@@ -4,6 +4,8 @@ import ast
 import csv
 import functools
 import json
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -278,3 +280,11 @@ def test_a_listwise_student_is_evaluated_and_exported_by_lists(tiny):
     got = loaded["rank_lists"](features=tf.constant(lists), mask=tf.constant(mask))["scores"].numpy()
     np.testing.assert_allclose(got[mask], scores[:second], rtol=1e-4, atol=1e-5)
     assert (got[~mask] == -np.inf).all()
+
+
+def test_what_takes_long_to_import_is_imported_where_it_is_used():
+    """A run whose artifacts were made before need not wait for it."""
+    heavy = ["lightgbm", "matplotlib", "numba", "scipy.stats", "statsmodels", "tensorflow_datasets"]
+    code = f"import sys, pipeline.cli, pipeline.run; print([m for m in {heavy} if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert done.stdout == "[]\n"

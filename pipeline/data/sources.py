@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import IO
 
 from pipeline.config import PublishedData, YahooData
-from pipeline.data.letor import read_letor
 from pipeline.data.letor_text import LetorError
 from pipeline.data.progress import reading
 from pipeline.data.ranking import RankingData
@@ -150,6 +149,8 @@ def read_published(config: PublishedData, located: Located, folder: Path) -> dic
       ValueError: the archive is damaged, or lacks a file, or the disk is full.
       LetorError: what is wrong in a file.
     """
+    from pipeline.data import read_letor  # takes half a second to import: only where text is read
+
     published = published_of(config)
     share = getattr(config, "vali_share", None)
     data: dict[str, RankingData] = {}
@@ -261,8 +262,15 @@ def extracted(
                         f"{name} of {archive} needs {num_bytes} bytes, {folder} has {free}; mend: free some, "
                         "or set cache_dir"
                     )
-                with opened() as source, copy.open("wb") as target:
-                    shutil.copyfileobj(source, target, 1 << 20)
+                with (
+                    opened() as source,
+                    copy.open("wb") as target,
+                    reading(f"{name} of {archive.name}") as progress,
+                ):
+                    while some := source.read(1 << 20):
+                        target.write(some)
+                        if progress is not None:
+                            progress(target.tell(), num_bytes)
                 yield name, copy
     except (zipfile.BadZipFile, tarfile.TarError, EOFError, zlib.error, lzma.LZMAError, OSError) as error:
         if isinstance(error, OSError) and error.errno:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 from pipeline.config import DataConfig, LetorData, PublishedData, SyntheticData, TFDSData
-from pipeline.data.letor import read_letor
 from pipeline.data.progress import reading
 from pipeline.data.ranking import RankingData
 from pipeline.data.sources import locate, read_published
@@ -36,6 +35,8 @@ def text_files(config: LetorData, split: str) -> dict[str, Path]:
 
 def read_text(config: LetorData, path: str, folder: Path, *, num_features: int | None) -> RankingData:
     """Reads one of the files into `folder`."""
+    from pipeline.data import read_letor  # takes half a second to import: only where text is read
+
     with reading(Path(path).name) as progress:
         return read_letor(
             path,
