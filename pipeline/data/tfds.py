@@ -234,7 +234,8 @@ class Letor(tfds.core.GeneratorBasedBuilder):
             try:
                 import apache_beam as beam
             except ImportError as error:
-                raise ValueError(f"beam=True: {error}; mend: pip install apache-beam") from error
+                mend = "pip install apache-beam, in an environment of its own"
+                raise ValueError(f"beam=True: {error}; mend: {mend}") from error
             return beam.Create(list(paths)) | beam.FlatMap(read)
         return _each_once(example for path in paths for example in read(path))
 
