@@ -9,6 +9,7 @@ import os
 import shlex
 import signal
 import sys
+import time
 import traceback
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -29,10 +30,10 @@ from pipeline.config import Config, ConfigError, flat, from_composed
 from pipeline.config.guard import guard
 from pipeline.config.mends import explained
 from pipeline.config.mistakes import explain, groups_and_choices
+from pipeline.stderr import stderr_to
 from pipeline.sweep import (
     COMMAND,
     GATE,
-    JobFailed,
     end_with_parent,
     folder_overrides,
     key_of,
@@ -102,21 +103,6 @@ def _claimed(config: Config) -> Iterator[None]:
         yield
 
 
-@contextlib.contextmanager
-def _stderr_to(path: Path) -> Iterator[None]:
-    """What C++ libraries write to the terminal before they can be told not to goes to a file."""
-    sys.stderr.flush()
-    terminal = os.dup(2)
-    try:
-        with path.open("ab") as file:
-            os.dup2(file.fileno(), 2)
-        yield
-    finally:
-        sys.stderr.flush()
-        os.dup2(terminal, 2)
-        os.close(terminal)
-
-
 def _plan(stages: dict[str, list[tuple[str, str]]]) -> str:
     """
     >>> _plan({"student": [("student", "to be made"), ("baseline", "made before")], "evaluate": []})
@@ -130,39 +116,50 @@ def _plan(stages: dict[str, list[tuple[str, str]]]) -> str:
     return ", ".join(parts)
 
 
+class _Progress:
+    """How far the run is: bars on a terminal, elsewhere a line of the log, at most one in 30 seconds."""
+
+    _PAUSE_SECONDS = 30
+
+    def __init__(self) -> None:
+        self.bars = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[unit]}"),
+            TimeRemainingColumn(),
+            disable=not sys.stderr.isatty(),
+            console=rich.console.Console(stderr=True),
+        )
+        self._tasks: dict[str, Any] = {}
+        self._told = time.monotonic()
+
+    def counted(self, what: str, done: int, total: int, unit: str) -> None:
+        if what not in self._tasks:
+            self._tasks[what] = self.bars.add_task(what, total=total, unit=unit)
+        self.bars.update(self._tasks[what], completed=done, unit=unit)
+        if self.bars.disable and time.monotonic() - self._told >= self._PAUSE_SECONDS:
+            log.info("%s: %d of %d %s", what, done, total, unit)
+            self._told = time.monotonic()
+
+    def epoch(self, model: str, row: dict[str, Any], epochs: int) -> None:
+        ndcg = row["vali"]["ndcg@10"]
+        self.counted(f"training {model}", row["epoch"], epochs, f"epochs, validation NDCG@10 {ndcg:.4f}")
+
+
 def _run(config: Config) -> None:
     _check_folder(config)
-    with _stderr_to(config.run_dir / "log"):
+    with stderr_to(config.run_dir / "log"):
         # TensorFlow takes seconds to import; --help and mistakes need not wait.
         from pipeline.evaluation.result import device
         from pipeline.run import Interrupted, Run
 
         where = device()
-    with Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[unit]}"),
-        TimeRemainingColumn(),
-        disable=not sys.stderr.isatty(),
-        console=rich.console.Console(stderr=True),
-    ) as bars:
-        tasks: dict[str, Any] = {}
-
-        def progress(model: str, row: dict[str, Any], epochs: int) -> None:
-            if model not in tasks:
-                tasks[model] = bars.add_task(f"training {model}", total=epochs, unit="")
-            ndcg = row["vali"]["ndcg@10"]
-            bars.update(tasks[model], completed=row["epoch"], unit=f"epochs, validation NDCG@10 {ndcg:.4f}")
-
-        def counted(what: str, done: int, total: int, unit: str) -> None:
-            if what not in tasks:
-                tasks[what] = bars.add_task(what, total=total, unit=unit)
-            bars.update(tasks[what], completed=done)
-
+    progress = _Progress()
+    with progress.bars:
         command = os.environ.get(COMMAND) or shlex.join(["rankdistil", *sys.argv[1:]])
         try:
-            run = Run(config, command=command, progress=progress, counted=counted)
+            run = Run(config, command=command, progress=progress.epoch, counted=progress.counted)
             with _claimed(config) if run.chief else contextlib.nullcontext():
                 if run.chief:
                     log.info("on %s, to do: %s", where, _plan(run.plan()))
@@ -170,21 +167,20 @@ def _run(config: Config) -> None:
         except Interrupted as stopped:
             log.warning("%s", stopped)
             raise SystemExit(INTERRUPTED) from None
+    from pipeline.evaluation import terminal_table
+    from pipeline.metrics import NoRelevant, Ties
+
+    convention, ties = cast(NoRelevant, config.evaluate.no_relevant), cast(Ties, config.evaluate.ties)
     if result is not None:
-        from pipeline.evaluation import terminal_table
-        from pipeline.metrics import NoRelevant, Ties
         from pipeline.report import write_report
 
-        shown = config.evaluate
-        rich.print(
-            terminal_table(
-                result, no_relevant=cast(NoRelevant, shown.no_relevant), ties=cast(Ties, shown.ties)
-            )
-        )
-        write_report(
-            config.run_dir, config.run_dir / "report", no_relevant=cast(NoRelevant, shown.no_relevant)
-        )
+        rich.print(terminal_table(result, no_relevant=convention, ties=ties))
+        write_report(config.run_dir, config.run_dir / "report", no_relevant=convention)
         print(f"report: {config.run_dir / 'report' / 'report.html'}")
+    elif config.stage in ("teacher", "student") and run.chief:
+        made = run.made()
+        for split in ("vali", "test"):
+            rich.print(terminal_table(made, split=split, no_relevant=convention, ties=ties))
     elif config.stage == "data" and run.chief:
         from pipeline.data.check import data_table
 
@@ -204,13 +200,12 @@ def _job(composed: DictConfig) -> float | None:
         if in_sweep:
             return run_job(config)
         _run(config)
-    except JobFailed:
-        raise
     except Exception as error:
         line = explained(error)
         log.error("%s", line or error, exc_info=line is None)
         if in_sweep:
-            raise note_failure(composed.run_dir, error) from error
+            note_failure(Path(composed.run_dir), error)
+            return None
         if line and "run_dir" not in map(key_of, HydraConfig.get().overrides.task):
             _forget(Path(composed.run_dir))
         raise SystemExit(MISTAKE if line else 1) from error
@@ -247,8 +242,6 @@ def _sweep(overrides: Sequence[str], config_dir: str | None, config_name: str | 
     except HydraException:
         sweep.forget_if_empty()
         raise
-    except JobFailed:  # raised by Hydra after the last job; the summary lists all that failed
-        pass
     except Exception:  # of a launcher, such as a worker that was killed
         crashed = True
         traceback.print_exc()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import os
 import sys
 import time
 from collections.abc import Sequence
@@ -18,6 +19,7 @@ from pipeline.data.letor import DUPLICATES, UNSORTED
 from pipeline.data.letor_lists import read_lists
 from pipeline.data.progress import reading
 from pipeline.export.load import ExportedModel, ModelError, load_exported
+from pipeline.stderr import stderr_to
 
 MISTAKE = 2  # exit code
 
@@ -165,7 +167,8 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         parser.error(f"{options.out} would be written over")
     began = time.perf_counter()
     try:
-        model = load_exported(options.model, threads=options.threads)
+        with stderr_to(Path(os.devnull)):  # TensorFlow's greeting; mistakes are exceptions
+            model = load_exported(options.model, threads=options.threads)
         num_queries, num_docs = rank_file(
             model,
             options.file,

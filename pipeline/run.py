@@ -8,7 +8,7 @@ import datetime
 import functools
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -24,7 +24,7 @@ from pipeline.data.stage import DataStage
 from pipeline.data.transform import Transform
 from pipeline.evaluation import judge, write_per_query
 from pipeline.evaluation.result import provenance
-from pipeline.evaluation.stage import Scored, evaluate
+from pipeline.evaluation.stage import Scored, evaluate, summaries
 from pipeline.export.formats import check_formats, export
 from pipeline.export.raw_scorer import RawScorer
 from pipeline.metrics import NoRelevant, Ties
@@ -227,10 +227,9 @@ class Run:
 
     # -------------------------------------------------------------------------------------------- evaluate
 
-    def evaluate(self) -> dict[str, Any]:
-        """result.json as a dict; also writes per_query.csv and tells the trackers."""
-        config, splits, teacher = self.config, self.data.splits, self.teacher.model
-        convention = cast(NoRelevant, config.evaluate.no_relevant)
+    def _scored(self, students: Sequence[str]) -> dict[str, Scored]:
+        """The teacher and these students on raw features."""
+        splits, teacher = self.data.splits, self.teacher.model
         models = {
             "teacher": Scored(
                 scores={split: self.teacher.scores(split) for split in ("vali", "test")},
@@ -238,10 +237,8 @@ class Run:
                 score=teacher,
             )
         }
-        epoch_seconds = {}
-        for model in self.losses:
+        for model in students:
             scorer, history = self.raw_scorer(model), load_history(self.trained(model))
-            epoch_seconds[model] = [row.get("seconds") for row in history["epochs"]]
             models[model] = Scored(
                 scores={s: scorer.score(splits[s].features, splits[s].offsets) for s in ("vali", "test")},
                 facts={
@@ -251,6 +248,27 @@ class Run:
                 },
                 score=scorer.score,
             )
+        return models
+
+    def made(self) -> dict[str, Any]:
+        """`data` and `models` of result.json without costs, of the models that the stages up to `stage` make."""
+        students = self.losses if "student" in self.config.stages() else []
+        ties, splits = cast(Ties, self.config.evaluate.ties), self.data.splits
+        models = {
+            name: {**model.facts, "metrics": summaries(model, splits, ties=ties)}
+            for name, model in self._scored(students).items()
+        }
+        return {"data": self.data.facts(), "models": models}
+
+    def evaluate(self) -> dict[str, Any]:
+        """result.json as a dict; also writes per_query.csv and tells the trackers."""
+        config, splits = self.config, self.data.splits
+        convention = cast(NoRelevant, config.evaluate.no_relevant)
+        models = self._scored(self.losses)
+        epoch_seconds = {
+            model: [row.get("seconds") for row in load_history(self.trained(model))["epochs"]]
+            for model in self.losses
+        }
         found, per_query = evaluate(models, splits, ties=cast(Ties, config.evaluate.ties))
         with atomic(config.run_dir / "per_query.csv") as temporary:
             write_per_query(temporary, splits["test"], per_query)
@@ -302,7 +320,7 @@ class Run:
         for stage in self.config.stages():
             with self._timed(stage):
                 if stage == "data":
-                    _ = self.data.features_folder, self.data.unlabelled_folder
+                    _ = self.data.folder, self.data.features_folder, self.data.unlabelled_folder
                 elif stage == "teacher":
                     _ = self.teacher.scores_folder, self.lists_folder
                 elif stage == "student":

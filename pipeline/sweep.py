@@ -41,10 +41,6 @@ LEFT_ALONE = "whole already, left alone"
 _LONGEST = 180  # characters of a folder's name; file systems take 255
 
 
-class JobFailed(Exception):
-    """A job of a sweep ended without its result; the others go on."""
-
-
 def key_of(override: str) -> str:
     return override.partition("=")[0].lstrip("+~").partition("@")[0]
 
@@ -119,10 +115,8 @@ def run_job(config: Config) -> float | None:
     """One job of a sweep, in its own process, unless its result is there already.
 
     Returns:
-      The objective; None where the job ends before the evaluation.
-
-    Raises:
-      JobFailed: the process ended without a result. The file `failed` says why, `log` holds the traceback.
+      The objective; None where the job ends before the evaluation, or fails: the file `failed` says why, `log` holds
+      the traceback. That is no exception, because Hydra would tell of it, too.
     """
     folder = config.run_dir
     (folder / FAILED).unlink(missing_ok=True)
@@ -135,18 +129,17 @@ def run_job(config: Config) -> float | None:
     code = _in_its_own_process(folder)
     result = whole_result(config)
     if code not in (0, GATE) or (result is None and "evaluate" in config.stages()):
-        raise note_failure(folder, _reason(folder / "log", code))
+        note_failure(folder, _reason(folder / "log", code))
+        return None
     seconds = time.perf_counter() - began
     _ended(folder, f"done in {seconds:.0f} s{_outcome(result) if result else ''}")
     return _objective(result) if result else None
 
 
-def note_failure(folder: Path | str, reason: object) -> JobFailed:
-    """Writes down why a job failed; the exception to raise."""
-    folder = Path(folder)
+def note_failure(folder: Path, reason: object) -> None:
+    """Writes down why a job failed, for the summary."""
     (folder / FAILED).write_text(f"{reason}\n")
     _ended(folder, f"failed: {reason}")
-    return JobFailed(f"{folder.name}: {reason}")
 
 
 def _ended(folder: Path, how: str) -> None:

@@ -13,6 +13,7 @@ import zipfile
 import pytest
 import yaml
 
+from pipeline import cli
 from pipeline.cli import main
 from pipeline.config import STAGES
 from pipeline.run import Run
@@ -179,6 +180,30 @@ def test_on_a_terminal_it_shows_bars_and_in_a_pipe_none(tmp_path):
     assert quiet.returncode == 0
     assert "training student" not in quiet.stdout + quiet.stderr
     assert "to do: data (made before), teacher (made before), student (made before)" in quiet.stderr
+    told = [line.split(" INFO ")[1].split(":")[0] for line in quiet.stderr.splitlines()]
+    stages = ["stage data", "train", "vali", "test", "136 features; always 0 in train", "all that was seen"]
+    assert told[1:] == [*stages, "stage teacher", "stage student"]
+    assert [line.split()[0] for line in quiet.stdout.splitlines() if "0." in line] == [
+        "teacher",
+        "student",
+    ] * 2
+
+
+def test_without_a_terminal_a_line_tells_now_and_then_how_far_it_is(monkeypatch, caplog, capsys):
+    now = 0.0
+    monkeypatch.setattr(cli.time, "monotonic", lambda: now)
+    caplog.set_level("INFO")
+    progress = cli._Progress()
+    for trees in range(1, 8):
+        now += 10
+        progress.counted("training teacher", trees, 500, "trees at most")
+    now += 30
+    progress.epoch("student", {"epoch": 3, "vali": {"ndcg@10": 0.25}}, 20)
+    assert caplog.messages == [
+        "training teacher: 3 of 500 trees at most",
+        "training teacher: 6 of 500 trees at most",
+        "training student: 3 of 20 epochs, validation NDCG@10 0.2500",
+    ]
 
 
 def test_the_gate_has_an_exit_code_of_its_own(tmp_path):

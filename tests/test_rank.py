@@ -163,6 +163,15 @@ def test_a_mistake_is_named_and_nothing_is_written(ranked, tmp_path, monkeypatch
     assert sorted(tmp_path.iterdir()) == before
 
 
+def test_tensorflow_does_not_greet(ranked, tmp_path):
+    folder, file, data, _ = ranked
+    for model in ("student", "student.tflite"):
+        command = [sys.executable, "-m", "pipeline.rank", folder / model, file, "-o", tmp_path / "run"]
+        done = subprocess.run(command, check=True, capture_output=True, text=True)
+        assert f"{data.num_queries} queries" in done.stdout
+        assert done.stderr == ""
+
+
 def test_a_score_that_is_no_number_stops_it(tmp_path):
     file = write_letor(tmp_path / "a.txt", num_queries=2)
     model = ExportedModel(NUM_FEATURES, lambda features: np.full(len(features), math.nan, np.float32))

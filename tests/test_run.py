@@ -206,6 +206,18 @@ def test_scores_made_elsewhere_teach_as_the_teacher_itself_does(first, tiny, tmp
     assert other["models"]["teacher"]["parameters"] is None
 
 
+def test_what_is_known_before_the_evaluation(first, tiny):
+    _, result = first
+    for stage, models in (("teacher", MODELS[:1]), ("student", MODELS)):
+        made = Run(tiny(f"stage={stage}", run=stage)).made()
+        assert made["data"] == result["data"]
+        assert set(made["models"]) == set(models)
+        for model in models:
+            known = made["models"][model]
+            assert known == {key: result["models"][model][key] for key in known}
+            assert {"parameters", "metrics"} <= known.keys()
+
+
 def test_letor_files_end_to_end(tiny, tmp_path, first):
     """The embedded data, written as text, gives the numbers of the arrays."""
     config, result = first
@@ -235,8 +247,8 @@ def test_a_damaged_student_is_made_again_to_the_same_numbers(first, tiny, caplog
 
 def test_layers_import_only_what_stands_above_them():
     order = [
-        "config", "artifacts", "data", "losses", "metrics", "tracking", "models", "training", "teacher", "student",
-        "evaluation", "report", "export", "rank", "run", "sweep", "sweep_watch", "cli", "reproduce",
+        "config", "stderr", "artifacts", "data", "losses", "metrics", "tracking", "models", "training", "teacher",
+        "student", "evaluation", "report", "export", "rank", "run", "sweep", "sweep_watch", "cli", "reproduce",
     ]  # fmt: skip
     for path in (ROOT / "pipeline").rglob("*.py"):
         own = path.relative_to(ROOT / "pipeline").with_suffix("").parts[0]

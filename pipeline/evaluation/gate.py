@@ -63,7 +63,7 @@ def judge(
         interval = found["ci95"]
         checks.append(
             {
-                "name": f"{_METRIC.upper()} above the baseline's, upper end of the 95 % CI",
+                "name": f"not below the baseline: {_METRIC.upper()} gain at best (95 % CI)",
                 "value": None if interval is None else interval[1],
                 "limit": ">= 0",
                 "passed": interval is not None and interval[1] >= 0,

@@ -36,6 +36,12 @@ class Scored:
     score: Callable[[np.ndarray, np.ndarray], np.ndarray] | None
 
 
+def summaries(model: Scored, data: Mapping[str, RankingData], *, ties: Ties) -> dict[str, Any]:
+    """`metrics` of result.json: split -> metric -> convention -> mean over the queries."""
+    metrics = metrics_of_splits(model.scores, data, ties=ties)
+    return {split: summarise(values) for split, values in metrics.items()}
+
+
 def evaluate(
     models: Mapping[str, Scored], data: Mapping[str, RankingData], *, ties: Ties
 ) -> tuple[dict[str, Any], dict[str, dict[str, np.ndarray]]]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import itertools
 import sys
 import textwrap
 from collections.abc import Sequence
@@ -21,7 +20,7 @@ from pipeline.report.collect import CONVENTIONS, Collection, collect
 from pipeline.report.page import Gallery, printable, to_html, to_markdown
 from pipeline.report.sections import page
 from pipeline.report.statistics import group_runs, paired_tests
-from pipeline.report.tables import gate_table, left_out, models_table
+from pipeline.report.tables import choice, gate_table, left_out, models_table
 
 _NAME_WIDTH = 15  # of 80 columns, the numbers need the rest
 
@@ -30,11 +29,11 @@ class NoResultError(ValueError):
     """There is nothing to report on."""
 
 
-def write_report(folder: Path, out: Path, *, no_relevant: NoRelevant = "skip") -> list[Cells]:
+def write_report(folder: Path, out: Path, *, no_relevant: NoRelevant = "skip") -> list[Cells | str]:
     """Writes report.md, report.html and the PNGs of all runs below `folder` into `out`.
 
     Returns:
-      The main tables and what was left out, for the terminal.
+      The main tables, what validation chooses, and what was left out, for the terminal.
 
     Raises:
       NoResultError: no result.json below `folder` can be used.
@@ -54,8 +53,11 @@ def write_report(folder: Path, out: Path, *, no_relevant: NoRelevant = "skip") -
             (out / picture.file).write_bytes(picture.png)
     (out / "report.md").write_text(to_markdown(title, blocks), encoding="utf-8")
     (out / "report.html").write_text(to_html(title, blocks), encoding="utf-8")
-    tables = [[*gate_table(data_set), models_table(data_set, no_relevant)] for data_set in data_sets]
-    return [*itertools.chain(*tables), *left_out(found)]
+    shown: list[Cells | str] = []
+    for data_set in data_sets:
+        shown += [*gate_table(data_set), models_table(data_set, no_relevant)]
+        shown += [text] if (text := choice(data_set, no_relevant)) else []
+    return [*shown, *left_out(found)]
 
 
 def _nothing(folder: Path, found: Collection) -> str:
@@ -105,7 +107,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(error, file=sys.stderr)
         return 1
     console = Console()
-    for cells in tables:
-        console.print(Text(cells.title), _for_terminal(cells), "", sep="\n")
+    for shown in tables:
+        parts = [Text(shown)] if isinstance(shown, str) else [Text(shown.title), _for_terminal(shown)]
+        console.print(*parts, "", sep="\n")
     print(f"{out / 'report.html'} (also report.md and PNGs)")
     return 0

@@ -19,16 +19,17 @@ from pipeline.report.statistics import (
     PairedTest,
     best,
     gap_closed,
-    has_no_gap,
+    has_gap,
     is_number,
 )
 from pipeline.report.tables import (
     NONE,
     agreement_table,
+    choice,
     format_p,
+    format_share,
     gate_table,
     left_out,
-    mean_sd,
     models_table,
     run_list,
     tests_table,
@@ -45,7 +46,7 @@ def page(
     """The whole page but its title."""
     blocks = [*_overview(found, data_sets, convention)]
     for number, data_set in enumerate(data_sets, start=1):
-        blocks.append(Heading(f"Data: {data_set.name} ({data_set.fingerprint[:8]})"))
+        blocks.append(Heading(f"Data: {data_set.label}"))
         blocks += _results(data_set, tests, convention, number)
         blocks += _option_maps(data_set, convention, number)
         blocks += cost_section(data_set, convention, number)
@@ -65,13 +66,8 @@ def _results(
     blocks: list[Block] = []
     chosen = best(data_set.groups, convention)
     value = chosen.ndcg("student", MAIN, convention)
-    if len(data_set.groups) > 1:
-        blocks.append(
-            Paragraph(
-                f"Highest validation NDCG@10 of the student: {chosen.label} (test {mean_sd(value)}). Choosing "
-                "by the test column instead would flatter the choice."
-            )
-        )
+    if text := choice(data_set, convention):
+        blocks.append(Paragraph(text))
     if value:
         blocks += [Paragraph(text) for test in tests if (text := _in_words(test, chosen, convention))]
         models = [m for m in MODELS if any(m in run.models for run in chosen.runs)]
@@ -83,7 +79,7 @@ def _results(
         caption += (
             "one seed."
             if value.sd is None
-            else f"mean over {value.n} seeds, bars are the standard deviation."
+            else f"mean over {value.n} {data_set.repeats}, bars are the standard deviation."
         )
         blocks.append(Gallery([Picture(f"ndcg-{number}.png", caption, png)]))
     blocks += [*gate_table(data_set), models_table(data_set, convention)]
@@ -110,25 +106,28 @@ def _in_words(test: PairedTest, group: Group, convention: NoRelevant) -> str | N
         f"Student against baseline, NDCG@10: {difference:+.4f} (95 % CI {ci95[0]:+.4f} to {ci95[1]:+.4f}, p after "
         f"Holm {format_p(test.p_holm)}); better on {c['win']:,} of {c['queries']:,} queries, worse on {c['loss']:,}."
     )
-    if has_no_gap(group, convention):
-        return f"{text} The teacher is not above the baseline: there is no gap to close."
-    return text if closed is None else f"{text} That is {closed:.1%} of the way from baseline to teacher."
+    if has_gap(group) is False:
+        return f"{text} The teacher is not significantly above the baseline: there is no gap to close."
+    return (
+        text
+        if closed is None
+        else f"{text} That is {format_share(closed)} of the way from baseline to teacher."
+    )
 
 
 def _overview(found: Collection, data_sets: Sequence[DataSet], convention: NoRelevant) -> list[Block]:
     rows = []
     for data_set in data_sets:
-        counts = data_set.runs[0].counts
         seeds = sorted({run.seed for run in data_set.runs})
         rows.append(
             [
-                f"{data_set.name} ({data_set.fingerprint[:8]})",
+                data_set.label,
                 ", ".join(data_set.varying) or "none",
                 str(len(data_set.runs)),
                 str(len(data_set.groups)),
                 f"{len(seeds)}" + (f" ({', '.join(map(str, seeds))})" if len(seeds) <= 10 else ""),
-                f"{counts['queries']:,}",
-                f"{counts['blank_queries']:,}",
+                f"{data_set.num_queries('queries'):,}",
+                f"{data_set.num_queries('blank_queries'):,}",
             ]
         )
     ties = sorted({str(run.options.get("evaluate.ties", "unknown")) for d in data_sets for run in d.runs})
@@ -143,7 +142,8 @@ def _overview(found: Collection, data_sets: Sequence[DataSet], convention: NoRel
     return [
         Paragraph(
             f"NDCG convention '{convention}': queries without a relevant document {_BLANK[convention]}. Full lists, "
-            f"ties: {', '.join(ties)}. Test split unless said otherwise; ± is the standard deviation over n seeds."
+            f"ties: {', '.join(ties)}. Test split unless said otherwise; ± is the standard deviation over n seeds (or "
+            "folds: their queries are taken together)."
         ),
         *([Paragraph(f"Also found, see the end: {', '.join(lost)}.")] if lost else []),
         Cells(

@@ -1,4 +1,4 @@
-"""Groups of runs that differ in their seed alone, and what is computed from them."""
+"""Groups of runs that differ in their seed, or fold, alone, and what is computed from them."""
 
 from __future__ import annotations
 
@@ -13,10 +13,11 @@ from statsmodels.stats.multitest import multipletests
 
 from pipeline.evaluation import Comparison, PerQuery, compare
 from pipeline.metrics import NoRelevant
-from pipeline.report.collect import MAIN, Problem, Run, average_queries
+from pipeline.report.collect import MAIN, MODELS, Problem, Run, average_queries
 
 # These make no other experiment.
-_NO_OPTION = {"seed", "run_dir", "cache_dir", "stage", "train.profile"}
+_FOLD = "data.fold"
+_NO_OPTION = {"seed", _FOLD, "run_dir", "cache_dir", "stage", "train.profile"}
 _NO_OPTION_GROUP = "tracking."
 _ABSENT = "-"
 
@@ -32,12 +33,13 @@ class Spread:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Group:
-    """Runs with the same options but for the seed.
+    """Runs with the same options but for the seed and, in a set of folds, the fold.
 
     Attributes:
       label: the options that vary, or "all runs".
       options: the values of the options that vary; those that the runs do not have are not there.
-      queries: NDCG@10 of each query, mean over the runs; None where no per_query.csv could be read.
+      queries: NDCG@10 of each query, mean over the seeds, of one fold after another; None where no per_query.csv could
+        be read.
     """
 
     label: str
@@ -60,16 +62,30 @@ class Group:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class DataSet:
-    """All groups on the same data. `varying`: the options whose values differ between them, with short names."""
+    """All groups on the same data, or on the same folds of a set.
 
-    name: str
-    fingerprint: str
+    Attributes:
+      label: the name, and the fingerprint or the folds.
+      varying: the options whose values differ between the groups, with short names.
+    """
+
+    label: str
     varying: dict[str, str]
     groups: list[Group]
 
     @property
     def runs(self) -> list[Run]:
         return [run for group in self.groups for run in group.runs]
+
+    @property
+    def repeats(self) -> str:
+        """What the runs of a group differ in."""
+        folds, seeds = {run.options.get(_FOLD) for run in self.runs}, {run.seed for run in self.runs}
+        return "seeds" if len(folds) == 1 else "folds" if len(seeds) == 1 else "folds and seeds"
+
+    def num_queries(self, kind: str) -> int:
+        """Of the test split, in all folds together: `queries`, or `blank_queries`."""
+        return sum({run.fingerprint: run.counts[kind] for run in self.runs}.values())
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,12 +99,18 @@ class PairedTest:
 
 
 def group_runs(runs: Sequence[Run]) -> tuple[list[DataSet], list[Problem]]:
-    """The runs by data, then by options; of several with the same options and seed the last started counts."""
-    by_data: dict[tuple[str, str], list[Run]] = {}
+    """The runs by data, then by options; of several with the same options, seed and fold the last started counts.
+
+    Folds of a set are one data set: the mean over them is what is published.
+    """
+    by_data: dict[str, list[Run]] = {}
+    folds = _sets_of_folds(runs)
     for run in runs:
-        by_data.setdefault((run.data_name, run.fingerprint), []).append(run)
-    data_sets, problems = [], []
-    for (name, fingerprint), members in by_data.items():
+        which = folds.get(run.data_name, run.fingerprint[:8])
+        by_data.setdefault(f"{run.data_name} ({which})", []).append(run)
+    data_sets: list[DataSet] = []
+    problems: list[Problem] = []
+    for data_label, members in by_data.items():
         varying = _short(varying_options(members))
         by_options: dict[tuple[str, ...], list[Run]] = {}
         for run in members:
@@ -96,7 +118,7 @@ def group_runs(runs: Sequence[Run]) -> tuple[list[DataSet], list[Problem]]:
         groups = []
         for values, same in by_options.items():
             kept, doubles = _one_per_seed(same)
-            queries, unread = average_queries(kept)
+            queries, unread = _queries_of_folds(kept)
             problems += doubles + unread
             label = " ".join(
                 f"{k}={_brief(value)}" for k, value in zip(varying.values(), values, strict=True)
@@ -104,8 +126,41 @@ def group_runs(runs: Sequence[Run]) -> tuple[list[DataSet], list[Problem]]:
             options = {key: kept[0].options[key] for key in varying if key in kept[0].options}
             groups.append(Group(label or "all runs", options, kept, queries))
         groups.sort(key=lambda group: [_rank(group.options.get(key)) for key in varying])
-        data_sets.append(DataSet(name, fingerprint, varying, groups))
+        data_sets.append(DataSet(data_label, varying, groups))
     return data_sets, problems
+
+
+def _sets_of_folds(runs: Sequence[Run]) -> dict[str, str]:
+    """Name of the data -> `folds 1, 2, 3`, where there are several and each is always the same data."""
+    found: dict[str, dict[Any, set[str]]] = {}
+    for run in runs:
+        found.setdefault(run.data_name, {}).setdefault(run.options.get(_FOLD), set()).add(run.fingerprint)
+    return {
+        name: f"folds {', '.join(map(str, sorted(of_fold)))}"
+        for name, of_fold in found.items()
+        if len(of_fold) > 1 and None not in of_fold and all(len(data) == 1 for data in of_fold.values())
+    }
+
+
+def _queries_of_folds(runs: Sequence[Run]) -> tuple[PerQuery | None, list[Problem]]:
+    """`average_queries` of each fold, one after another."""
+    by_fold: dict[Any, list[Run]] = {}
+    for run in runs:
+        by_fold.setdefault(run.options.get(_FOLD), []).append(run)
+    tables, problems = [], []
+    for of_fold in by_fold.values():
+        table, unread = average_queries(of_fold)
+        problems += unread
+        tables += [table] if table else []
+    if len(tables) <= 1:
+        return (tables[0] if tables else None), problems
+    models = [model for model in MODELS if all(model in table.metrics for table in tables)]
+    return PerQuery(
+        query_ids=np.concatenate([table.query_ids for table in tables]),
+        num_docs=np.concatenate([table.num_docs for table in tables]),
+        num_relevant=np.concatenate([table.num_relevant for table in tables]),
+        metrics={m: {MAIN: np.concatenate([table.metrics[m][MAIN] for table in tables])} for m in models},
+    ), problems
 
 
 def varying_options(runs: Sequence[Run]) -> list[str]:
@@ -135,18 +190,22 @@ def spread(values: Sequence[float | None]) -> Spread | None:
 
 
 def gap_closed(group: Group, convention: NoRelevant) -> float | None:
-    """(student - baseline) / (teacher - baseline) of the mean NDCG@10; None unless the teacher is above."""
-    means = [group.ndcg(model, MAIN, convention) for model in ("teacher", "baseline", "student")]
-    if any(mean is None for mean in means):
+    """(student - baseline) / (teacher - baseline) of the mean NDCG@10; None where `has_gap` is not True."""
+    if not has_gap(group):
         return None
+    means = [group.ndcg(model, MAIN, convention) for model in ("teacher", "baseline", "student")]
     teacher, baseline, student = (mean.mean for mean in means if mean is not None)
-    return (student - baseline) / (teacher - baseline) if teacher > baseline else None
+    return (student - baseline) / (teacher - baseline)
 
 
-def has_no_gap(group: Group, convention: NoRelevant) -> bool:
-    """Whether the teacher is not above the baseline, so that there is nothing to close."""
-    teacher, baseline = (group.ndcg(model, MAIN, convention) for model in ("teacher", "baseline"))
-    return teacher is not None and baseline is not None and teacher.mean <= baseline.mean
+def has_gap(group: Group) -> bool | None:
+    """Whether the teacher is significantly above the baseline: the 95 % confidence interval of the difference, paired
+    over the queries, lies above 0. Else a share of the difference would be one of noise. None: it cannot be told."""
+    values = group.queries.metrics if group.queries else {}
+    if not {"teacher", "baseline"} <= values.keys():
+        return None
+    interval = compare(values["teacher"][MAIN], values["baseline"][MAIN])["ci95"]
+    return None if interval is None else interval[0] > 0
 
 
 def best(groups: Sequence[Group], convention: NoRelevant) -> Group:
@@ -220,14 +279,15 @@ def quantile_bins(values: np.ndarray, *, num_bins: int = 5) -> list[np.ndarray]:
 
 
 def _one_per_seed(runs: Sequence[Run]) -> tuple[list[Run], list[Problem]]:
-    kept: dict[int, Run] = {}
+    kept: dict[tuple[Any, int], Run] = {}
     problems = []
     for run in sorted(runs, key=lambda run: run.started):
-        if run.seed in kept:
+        place = run.options.get(_FOLD), run.seed
+        if place in kept:
             what = f"left out: {run.name} has the same options and seed and started later"
-            problems.append(Problem(kept[run.seed].name, what))
-        kept[run.seed] = run
-    return [kept[seed] for seed in sorted(kept)], problems
+            problems.append(Problem(kept[place].name, what))
+        kept[place] = run
+    return [kept[place] for place in sorted(kept)], problems
 
 
 def _text(run: Run, key: str) -> str:

@@ -9,7 +9,7 @@ import numpy as np
 from pipeline.evaluation.table import Cells
 from pipeline.metrics import NoRelevant
 from pipeline.report.collect import MAIN, MODELS, NDCG, Asked, Collection
-from pipeline.report.statistics import DataSet, Group, PairedTest, Spread, gap_closed, has_no_gap, spread
+from pipeline.report.statistics import DataSet, Group, PairedTest, Spread, best, gap_closed, has_gap, spread
 
 NONE = "-"
 
@@ -22,8 +22,8 @@ def models_table(data_set: DataSet, convention: NoRelevant) -> Cells:
             spreads = [groups[0].ndcg(model, metric, convention) for metric in NDCG]
             closed = NONE
             if model == "student":
-                closed = format_number(gap_closed(groups[0], convention), ".1%")
-                closed = "no gap" if has_no_gap(groups[0], convention) else closed
+                closed = format_share(gap_closed(groups[0], convention))
+                closed = "no gap" if has_gap(groups[0]) is False else closed
             rows.append(
                 [
                     label,
@@ -38,9 +38,23 @@ def models_table(data_set: DataSet, convention: NoRelevant) -> Cells:
         f"Test, convention '{convention}'. Gap closed: (student - baseline) / (teacher - baseline) of NDCG@10"
     )
     title += (
-        "; no gap: the teacher is not above the baseline." if any("no gap" in row for row in rows) else "."
+        "; no gap: the teacher is not significantly above the baseline."
+        if any("no gap" in row for row in rows)
+        else "."
     )
     return Cells(title, header, rows, num_names=2)
+
+
+def choice(data_set: DataSet, convention: NoRelevant) -> str | None:
+    """Which of several groups validation chooses; None where there is but one."""
+    if len(data_set.groups) == 1:
+        return None
+    chosen = best(data_set.groups, convention)
+    vali, test = (chosen.ndcg("student", MAIN, convention, split=split) for split in ("vali", "test"))
+    return (
+        f"Highest validation NDCG@10 of the student ({mean_sd(vali)}): {chosen.label} (test {mean_sd(test)}). "
+        "Choosing by the test column instead would flatter the choice."
+    )
 
 
 def gate_table(data_set: DataSet) -> list[Cells]:
@@ -156,6 +170,14 @@ def mean_sd(value: Spread | None) -> str:
 
 def format_p(value: float | None) -> str:
     return NONE if value is None else "<0.0001" if value < 0.0001 else f"{value:.4f}"
+
+
+def format_share(value: float | None) -> str:
+    """
+    >>> format_share(0.5), format_share(-0.0001), format_share(None)
+    ('50.0%', '0.0%', '-')
+    """
+    return NONE if value is None else f"{round(value, 3) + 0.0:.1%}"  # + 0.0: no -0.0
 
 
 def format_number(value: float | None, form: str) -> str:

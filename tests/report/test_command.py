@@ -73,7 +73,7 @@ def test_the_tables_hold_the_expected_numbers(known):
     assert rows(text, "topk=5", "student - teacher")[0][3:] == [f"{p:.4f}", f"{4 * p:.4f}", "0/0/3"]
     assert rows(text, "topk=10", "student - baseline")[0][3:] == ["1.0000", "1.0000", "0/3/0"]
     assert "convention 'skip'" in text
-    assert "Highest validation NDCG@10 of the student: topk=10 (test 0.4000" in text
+    assert "Highest validation NDCG@10 of the student (0.6000 ± 0.0000): topk=10 (test 0.4000" in text
     # in words, of the chosen group alone
     assert text.count("Student against baseline, NDCG@10:") == 1
     assert "NDCG@10: +0.0000 (95 % CI +0.0000 to +0.0000, p after Holm 1.0000); better on 0 of 3" in text
@@ -108,8 +108,8 @@ def test_the_gate_and_a_teacher_that_leaves_no_gap(tmp_path, capsys):
     assert rows(text, "all runs", "us a document") == [["2.5, 6", "&lt;= 5", "1 of 2 PASS"]]
     assert rows(text, "all runs", "share") == [["-", "&gt;= 1", "FAIL"]]
     assert rows(text, "all runs", "student")[0][-1] == "no gap"
-    assert "no gap: the teacher is not above the baseline." in text
-    assert "The teacher is not above the baseline: there is no gap to close." in text
+    assert "no gap: the teacher is not significantly above the baseline." in text
+    assert "The teacher is not significantly above the baseline: there is no gap to close." in text
     assert "mean over 2 seeds" in text
 
 
@@ -371,6 +371,7 @@ def test_the_terminal_gets_the_table_and_the_place(known, capsys):
     out = capsys.readouterr().out
     assert "50.0%" in out
     assert "0.5500" in out
+    assert "Highest validation NDCG@10 of the student (0.6000 ± 0.0000): topk=10" in " ".join(out.split())
     assert out.splitlines()[-1] == f"{known / 'report' / 'report.html'} (also report.md and PNGs)"
 
 

@@ -7,7 +7,15 @@ import numpy as np
 import pytest
 
 from pipeline.report.collect import collect
-from pipeline.report.statistics import group_runs, holm, paired_tests, pareto_front, quantile_bins
+from pipeline.report.statistics import (
+    gap_closed,
+    group_runs,
+    has_gap,
+    holm,
+    paired_tests,
+    pareto_front,
+    quantile_bins,
+)
 from tests.report.tree import make_run
 
 FLAT = {"teacher": [0.5, 0.5], "baseline": [0.5, 0.5], "student": [0.5, 0.5]}
@@ -119,6 +127,71 @@ def test_queries_are_averaged_over_the_seeds_that_have_them(tmp_path):
     assert group.queries.metrics["student"]["ndcg@10"].tolist() == [0.5, 0.75]
     assert group.ndcg("student", "ndcg@10", "skip").n == 4
     assert [where for where, _ in problems] == ["other/per_query.csv", "damaged/per_query.csv"]
+
+
+def test_folds_of_a_set_are_one_data_set_and_their_queries_stand_together(tmp_path):
+    teacher = {1: [0.75, 1.0, None], 2: [0.5, 0.75]}
+    student = {
+        (1, 0): [0.5, 0.75, None],
+        (1, 1): [0.75, 0.75, None],
+        (2, 0): [0.25, 0.5],
+        (2, 1): [0.25, 0.0],
+    }
+    for (fold, seed), values in student.items():
+        make_run(
+            tmp_path / f"{fold}-{seed}",
+            {"teacher": teacher[fold], "student": values},
+            seed=seed,
+            fingerprint=str(fold) * 64,
+            options={"data.fold": fold},
+        )
+    (data_set,), problems = grouped(tmp_path)
+    assert problems == []
+    assert (data_set.label, data_set.repeats) == ("synthetic (folds 1, 2)", "folds and seeds")
+    assert (data_set.num_queries("queries"), data_set.num_queries("blank_queries")) == (5, 1)
+    (group,) = data_set.groups
+    assert group.label == "all runs"
+    # of the runs: 0.625, 0.75, 0.375, 0.125
+    spread = group.ndcg("student", "ndcg@10", "skip")
+    assert (spread.mean, spread.n) == (0.46875, 4)
+    np.testing.assert_array_equal(
+        group.queries.metrics["student"]["ndcg@10"], [0.625, 0.75, np.nan, 0.25, 0.25]
+    )
+    np.testing.assert_array_equal(group.queries.metrics["teacher"]["ndcg@10"], teacher_values(teacher))
+    make_run(
+        tmp_path / "elsewhere", {"teacher": teacher[2], "student": teacher[2]}, fingerprint="e" * 64,
+        options={"data.fold": 2},
+    )  # fmt: skip
+    data_sets, _ = grouped(tmp_path)  # which of the two is fold 2 of the set?
+    assert sorted(data_set.label for data_set in data_sets) == [
+        "synthetic (11111111)", "synthetic (22222222)", "synthetic (eeeeeeee)",
+    ]  # fmt: skip
+
+
+def teacher_values(of_fold):
+    return [np.nan if value is None else value for values in of_fold.values() for value in values]
+
+
+@pytest.mark.parametrize(
+    ("teacher", "gap", "closed"),
+    [
+        ([0.75, 0.625, 0.75, 0.625], True, 0.25),  # 0.25 above, sure
+        ([0.75, 0.375, 0.75, 0.375], False, None),  # 0.0625 above, within the noise
+        ([0.25, 0.375, 0.25, 0.375], False, None),
+        ([0.5] * 4, False, None),  # the same: an interval of no width
+    ],
+)
+def test_a_gap_is_a_significant_one(tmp_path, teacher, gap, closed):
+    baseline = [0.5, 0.375, 0.5, 0.375] if gap else [0.5, 0.5, 0.5, 0.5]
+    student = [value + 0.0625 for value in baseline]
+    make_run(tmp_path / "run", {"teacher": teacher, "baseline": baseline, "student": student})
+    (data_set,), _ = grouped(tmp_path)
+    assert has_gap(data_set.groups[0]) is gap
+    assert gap_closed(data_set.groups[0], "skip") == closed
+    (tmp_path / "run" / "per_query.csv").unlink()
+    (data_set,), _ = grouped(tmp_path)
+    assert has_gap(data_set.groups[0]) is None
+    assert gap_closed(data_set.groups[0], "skip") is None
 
 
 def test_holm_is_over_all_groups_and_data_sets(tmp_path):
