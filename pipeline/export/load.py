@@ -107,7 +107,8 @@ def _load_tflite(path: Path, threads: int | None) -> ExportedModel:
         ):  # it is also in a package of its own, which TensorFlow does not depend on
             warnings.filterwarnings("ignore", r"\s*Warning: tf\.lite\.Interpreter is deprecated", UserWarning)
             interpreter = tf.lite.Interpreter(model_path=str(path), num_threads=threads)
-    except ValueError as error:
+            interpreter.allocate_tensors()  # here it tells of its delegate, not at the first call
+    except (ValueError, RuntimeError) as error:
         raise ModelError(f"{path} cannot be loaded: {str(error).splitlines()[0]}") from error
     (inputs,), (outputs,) = interpreter.get_input_details(), interpreter.get_output_details()
     num_features = int(inputs["shape"][-1])
