@@ -34,6 +34,7 @@ from pipeline.stderr import stderr_to
 from pipeline.sweep import (
     COMMAND,
     GATE,
+    TO_FILE,
     end_with_parent,
     folder_overrides,
     key_of,
@@ -228,7 +229,7 @@ def _sweep(overrides: Sequence[str], config_dir: str | None, config_name: str | 
     folder = sweep_folder(overrides)
     number = num_jobs(overrides, config_dir, config_name)
     os.environ[COMMAND] = shlex.join(["rankdistil", *sys.argv[1:]])
-    sys.argv += folder_overrides(overrides)
+    sys.argv += [*folder_overrides(overrides), TO_FILE]
     # As Ctrl-C does, so that jobs are told before this process ends.
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(INTERRUPTED))
     sweep = Sweep(folder)

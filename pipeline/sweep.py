@@ -33,6 +33,7 @@ OBJECTIVE = (
 COMMAND = (
     "RANKDISTIL_COMMAND"  # environment of a sweep and of its jobs: how the sweep was started, for result.json
 )
+TO_FILE = "hydra.job_logging.root.handlers=[file]"  # no log on the terminal: the sweep tells of its jobs
 PARENT = "RANKDISTIL_PARENT"  # environment of a job's process: the process that waits for it
 _FOLDERS = ("run_dir", "cache_dir")
 FAILED = "failed"  # a file in the folder of a failed job that says why
@@ -46,7 +47,7 @@ def key_of(override: str) -> str:
 
 
 def folder_name(overrides: Sequence[str], *, leave_out: Sequence[str] = ()) -> str:
-    """A folder's name that says what was overridden; equal overrides give equal names.
+    """A folder's name that says what was overridden; equal overrides give equal names. No brackets: run_dir has none.
 
     >>> folder_name(["loss.topk=5", "run_dir=somewhere", "seed=1"])
     'loss.topk=5,seed=1'
@@ -54,7 +55,7 @@ def folder_name(overrides: Sequence[str], *, leave_out: Sequence[str] = ()) -> s
     left_out = {"run_dir", "launcher", *leave_out}
     kept = [o for o in overrides if key_of(o) not in left_out and not key_of(o).startswith("hydra")]
     exact = ",".join(kept) or "job"
-    name = re.sub(r"[^\w.,=+\-\[\]@]", "_", exact).lstrip(".")[:_LONGEST]
+    name = re.sub(r"[^\w.,=+\-@]", "_", exact).lstrip(".")[:_LONGEST]
     return name if name == exact else f"{name}-{hashlib.sha256(exact.encode()).hexdigest()[:8]}"
 
 
@@ -166,7 +167,7 @@ def _command(settings: HydraConf, folder: Path) -> list[str]:
             flags += ["--config-dir", str(source.path)]
     kept = [o for o in settings.overrides.hydra if key_of(o) in ("hydra.searchpath", "hydra.verbose")]
     kept += [o for o in settings.overrides.task if key_of(o) not in ("run_dir", "launcher")]
-    kept.append("hydra.job_logging.root.handlers=[file]")  # what the process prints goes to the log already
+    kept.append(TO_FILE)  # what the process prints goes to the log already
     return [sys.executable, "-m", "pipeline", *flags, *kept, quoted("run_dir", folder)]
 
 

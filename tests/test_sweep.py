@@ -58,6 +58,28 @@ def test_a_sweep_trains_the_teacher_once_lists_what_failed_and_resumes(tmp_path)
     assert json.loads(torn.read_text())["models"]
 
 
+def test_a_mistake_in_a_job_is_told_once_and_listed(tmp_path):
+    done = rankdistil("-m", "train.epochs=0,-1", "run_dir=sweep", cwd=tmp_path)
+    assert done.returncode == 1
+    why = "is not possible: at least 1"
+    listed = [
+        line
+        for epochs in ("-1", "0")
+        for line in (
+            f"  train.epochs={epochs}: train.epochs={epochs} {why}",
+            f"    {tmp_path}/sweep/train.epochs={epochs}/log",
+        )
+    ]
+    assert done.stderr.splitlines() == [
+        f"1/2 train.epochs=0: failed: train.epochs=0 {why}",
+        f"2/2 train.epochs=-1: failed: train.epochs=-1 {why}",
+        f"{tmp_path}/sweep: 2 jobs, 2 failed",
+        *listed,
+        "The same command runs only what is not whole.",
+    ]
+    assert f"ERROR train.epochs=0 {why}" in (tmp_path / "sweep" / "train.epochs=0" / "log").read_text()
+
+
 def test_a_crash_leaves_its_traceback_in_the_log_of_its_job(tmp_path):
     (tmp_path / "loop").symlink_to("loop")  # an error that has no mend of its own
     done = rankdistil("-m", *SMALL, "stage=data", "cache_dir=loop/below,fine", "run_dir=sweep", cwd=tmp_path)
@@ -209,6 +231,11 @@ def test_folders_are_named_by_what_differs():
     paths = [folder_name([f"data.train={path}"]) for path in ("a/b", "a_b")]
     assert paths[0] != paths[1]
     assert "/" not in paths[0]
+    lists = [folder_name([f"student.hidden={sizes}"]) for sizes in ("[32]", "[64,32]")]
+    assert lists[0].startswith(
+        "student.hidden=_32_-"
+    )  # TensorFlow loads no model below a folder with brackets
+    assert lists[1].startswith("student.hidden=_64,32_-")
     long = [folder_name([f"seed={digit * 300}"]) for digit in "12"]
     assert long[0] != long[1]
     assert max(map(len, long)) < 200

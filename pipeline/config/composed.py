@@ -117,6 +117,10 @@ class Config:
         for name in ("run_dir", "cache_dir"):
             path = str(getattr(self, name))
             check(path.isprintable(), name, repr(path), "a path without line breaks and control characters")
+        mend = (
+            "a path without [ and \\, which TensorFlow takes for a pattern, so that it finds no model there"
+        )
+        check(not {"[", "\\"} & set(str(self.run_dir)), "run_dir", self.run_dir, mend)
         check(0 <= self.seed < 2**31, "seed", self.seed, "0 <= seed < 2^31")
         check(
             self.train.baseline or not self.evaluate.gate.not_below_baseline,

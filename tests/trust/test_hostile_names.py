@@ -79,6 +79,11 @@ def test_folders_with_control_characters_are_refused(fault, option):
         compose([f"{option}='a\x1b[2Jb'"])
 
 
+def test_a_folder_whose_name_is_a_pattern_is_refused(fault):
+    with fault("hostile folder name"), pytest.raises(ConfigError, match=r"run_dir=.* TensorFlow takes"):
+        compose(["run_dir='hidden=[32]'"])
+
+
 def zipped(path, members):
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         for name, content in members:
