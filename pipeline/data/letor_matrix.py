@@ -13,7 +13,8 @@ from pipeline.data.letor_block import Block
 from pipeline.data.letor_parse import compiled
 
 _NPY_HEADER_BYTES = 128
-_CACHED_VALUES = 1 << 17  # 512 kB of rows at a time
+_WRITTEN_VALUES = 1 << 17  # at a time: 512 kB, what a processor's cache holds; whole pages of the file
+_U64 = np.uint64  # as an index it spares the test for numbers that count from the end
 
 
 class Matrix:
@@ -24,14 +25,15 @@ class Matrix:
         self._path = path
         self._rows = 0
         self._width = num_features  # may run ahead of num_features
-        self._flat = np.zeros(
-            0, np.float32
-        )  # in memory: zeros behind the last row; else some rows on their way
+        # In memory: zeros behind the last row. Else the end of the file, `_held` values of it still to be written.
+        self._flat = np.zeros(0, np.float32)
+        self._held = 0
         self._file: BinaryIO | None = None
         if path is not None:
             # Written to, not mapped: mapping costs a fault for each page.
             self._file = path.open("w+b", buffering=0)
-            self._file.write(b"\0" * _NPY_HEADER_BYTES)
+            self._flat = np.zeros(_WRITTEN_VALUES + num_features, np.float32)
+            self._held = _NPY_HEADER_BYTES // 4
 
     def append(self, block: Block, *, duplicates: str, share: float) -> int:
         """Takes the rows in -> the first row of the block with a sum that overflows, or -1.
@@ -61,6 +63,7 @@ class Matrix:
         if self._file is None:
             self._flat.resize(size, refcheck=False)
             return self._flat.reshape(shape)
+        self._write_held(self._held)
         self._file.seek(0)
         np.lib.format.write_array_header_1_0(
             self._file, {"descr": "<f4", "fortran_order": False, "shape": shape}
@@ -76,23 +79,32 @@ class Matrix:
             self._path.unlink(missing_ok=True)
 
     def _write(self, block: Block, duplicates: str) -> int:
-        """Appends the rows to the file, as many at a time as the processor's cache holds."""
-        assert self._file is not None
-        overflow = -1
-        step = max(1, _CACHED_VALUES // max(self._width, 1))
-        if self._flat.size < step * self._width:
-            self._flat = np.empty(step * self._width, np.float32)
-        for first in range(0, len(block.labels), step):
-            part = block.part(first, first + step)
-            rows = self._flat[: len(part.labels) * self._width]
+        """Appends the rows to the file."""
+        if self._flat.size < _WRITTEN_VALUES + self._width:
+            wider = np.empty(_WRITTEN_VALUES + self._width, np.float32)
+            wider[: self._held] = self._flat[: self._held]
+            self._flat = wider
+        overflow, first = -1, 0
+        while first < len(block.labels) and self._width:
+            part = block.part(first, first + (self._flat.size - self._held) // self._width)
+            rows = self._flat[self._held : self._held + len(part.labels) * self._width]
             rows[:] = 0
             found = write_rows(rows, 0, self._width, part, duplicates=duplicates)
             if overflow < 0 <= found:
                 overflow = first + found
-            left = rows.view(np.uint8)
-            while left.size:
-                left = left[self._file.write(left.data) :]
+            first += len(part.labels)
+            self._held += rows.size
+            self._write_held(self._held - self._held % _WRITTEN_VALUES)
         return overflow
+
+    def _write_held(self, size: int) -> None:
+        """The first `size` values of those that are held."""
+        assert self._file is not None
+        left = self._flat[:size].view(np.uint8)
+        while left.size:
+            left = left[self._file.write(left.data) :]
+        self._held -= size
+        self._flat[: self._held] = self._flat[size : size + self._held]
 
     def _change_width(self, width: int, share: float) -> None:
         """Of the rows that are there."""
@@ -101,6 +113,7 @@ class Matrix:
             self._reserve(size, share)
             change_width(self._flat, self._rows, self._width, width)
             return
+        self._write_held(self._held)
         num_bytes = _NPY_HEADER_BYTES + 4 * size
         if hasattr(os, "posix_fallocate"):  # a full disk is an OSError here, and a SIGBUS in a mapping
             os.posix_fallocate(self._file.fileno(), 0, num_bytes)
@@ -151,15 +164,15 @@ def fill(
         stop = row_ends[row]
         if add:
             for entry in range(start, stop):
-                flat[base + indices[entry]] += values[entry]
-                if overflow < 0 and not np.isfinite(flat[base + indices[entry]]):
+                flat[_U64(base + indices[entry])] += values[entry]
+                if overflow < 0 and not np.isfinite(flat[_U64(base + indices[entry])]):
                     overflow = row
         elif backwards:
             for entry in range(stop - 1, start - 1, -1):
-                flat[base + indices[entry]] = values[entry]
+                flat[_U64(base + indices[entry])] = values[entry]
         else:
             for entry in range(start, stop):
-                flat[base + indices[entry]] = values[entry]
+                flat[_U64(base + indices[entry])] = values[entry]
         start = stop
     return overflow
 
