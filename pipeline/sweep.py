@@ -195,10 +195,11 @@ def _reason(path: Path, code: int) -> str:
     """In one line what the last error in a log is, or how the process ended."""
     if code < 0:
         return f"ended by {signal.Signals(-code).name}"
-    _, found, error = path.read_text(errors="replace").rpartition(" ERROR ")
-    if not found:
+    # At the start of a line: TensorFlow tells of an "UNKNOWN ERROR" where there is no GPU.
+    _, *errors = re.split(r"^[\d:., -]+ ERROR ", path.read_text(errors="replace"), flags=re.M)
+    if not errors:
         return f"exit code {code}"
-    own = [line for line in error.splitlines() if line and not re.match(r"\s|[IWE]\d{4} ", line)]
+    own = [line for line in errors[-1].splitlines() if line and not re.match(r"\s|[IWE]\d{4} ", line)]
     return own[-1] if any(line.startswith("Traceback ") for line in own) else own[0]
 
 

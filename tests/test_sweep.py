@@ -18,7 +18,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from pipeline.cli import compose
 from pipeline.config import ConfigError
-from pipeline.sweep import folder_name, folder_overrides, note_failure, sweep_folder, whole_result
+from pipeline.sweep import _reason, folder_name, folder_overrides, note_failure, sweep_folder, whole_result
 from pipeline.sweep_watch import Sweep, num_jobs
 from tests.conftest import ROOT, TINY, tiny_config
 from tests.test_cli import rankdistil
@@ -213,6 +213,23 @@ def test_a_search_maximises_the_validation_ndcg_and_resumes(tmp_path):
     best = yaml.safe_load((tmp_path / "search" / "optimization_results.yaml").read_text())
     assert len(vali) == 2
     assert best["best_value"] == max(vali)
+
+
+@pytest.mark.parametrize(
+    ("log", "why"),
+    [
+        ("2026-01-01 00:00:00,000 ERROR no memory; mend: more\n", "no memory; mend: more"),
+        (
+            "2026-01-01 00:00:00,000 ERROR odd\nTraceback (most recent call last):\n  x\nKeyError: 1\n",
+            "KeyError: 1",
+        ),
+        ("2026-01-01 00:00:00,000 INFO stage data\n", "exit code 1"),
+    ],
+)
+def test_why_a_job_failed(log, why, tmp_path):
+    greeting = "E0000 00:00:1795.2 12 x.cc:52] failed call to cuInit: UNKNOWN ERROR (303)\n"
+    (tmp_path / "log").write_text(greeting + log)
+    assert _reason(tmp_path / "log", 1) == why
 
 
 def test_whole_is_valid_json_of_the_same_config(tmp_path):

@@ -7,6 +7,7 @@ import dataclasses
 import json
 import math
 import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -264,7 +265,8 @@ def _read_log(folder: Path, name: str) -> Unfinished | None:
     except OSError as error:
         return Unfinished(name, "unfinished", f"log: {error.strerror}")
     lines = [line.strip() for line in lines if line.strip()]
-    errors = [line for line in lines if " ERROR " in line or line.startswith("Traceback ")]
+    # At the start of a line: TensorFlow tells of an "UNKNOWN ERROR" where there is no GPU.
+    errors = [line for line in lines if re.match(r"[\d:., -]+ ERROR |Traceback ", line)]
     if not errors and not (folder / "config.yaml").exists():
         return None
     return Unfinished(name, "failed" if errors else "unfinished", lines[-1][:500] if lines else "empty log")

@@ -22,7 +22,7 @@ from pipeline.report.sections import page
 from pipeline.report.statistics import group_runs, paired_tests
 from pipeline.report.tables import choice, gate_table, left_out, models_table
 
-_NAME_WIDTH = 15  # of 80 columns, the numbers need the rest
+_NUMBERS_WIDTH, _LEAST_NAME_WIDTH = 65, 15  # of 80 columns
 
 
 class NoResultError(ValueError):
@@ -69,7 +69,7 @@ def _nothing(folder: Path, found: Collection) -> str:
     return "\n".join(map(printable, lines))
 
 
-def _for_terminal(cells: Cells) -> Table | Text:
+def _for_terminal(cells: Cells, width: int) -> Table | Text:
     if cells.num_names == len(cells.header):  # words only
         return Text("\n".join(printable(": ".join(row)) for row in cells.rows))
     table = Table(
@@ -80,7 +80,9 @@ def _for_terminal(cells: Cells) -> Table | Text:
         table.add_column(Text(head), justify="left" if name else "right", no_wrap=name)
     for row in cells.rows:
         narrow = [printable(text).replace(" ± 0.", " ±.") for text in row]
-        table.add_row(*(Text(textwrap.fill(text, _NAME_WIDTH)) for text in narrow))
+        table.add_row(
+            *(Text(textwrap.fill(text, max(width - _NUMBERS_WIDTH, _LEAST_NAME_WIDTH))) for text in narrow)
+        )
     return table
 
 
@@ -108,7 +110,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
     console = Console()
     for shown in tables:
-        parts = [Text(shown)] if isinstance(shown, str) else [Text(shown.title), _for_terminal(shown)]
+        parts = (
+            [Text(shown)]
+            if isinstance(shown, str)
+            else [Text(shown.title), _for_terminal(shown, console.width)]
+        )
         console.print(*parts, "", sep="\n")
     print(f"{out / 'report.html'} (also report.md and PNGs)")
     return 0

@@ -309,7 +309,8 @@ def test_failed_and_unfinished_runs(known):
 
     error = "00:00 ERROR the run ended with an error\nTraceback (most recent call last):\n  x\nOSError: disk full\n"
     folder("crashed", f"00:00 INFO stage data\n{error}")
-    folder("killed", "00:00 INFO stage data\n00:01 INFO stage teacher\n")
+    greeting = "E0000 00:00:1795.2 12 x.cc:52] failed call to cuInit: UNKNOWN ERROR (303)\n"
+    folder("killed", f"{greeting}00:00 INFO stage data\n00:01 INFO stage teacher\n")
     folder("wrong-option", "00:00 ERROR loss.topk=0 is not possible\n", config=False)
     folder("silent", "")
     folder("no-run", "a file that is called log\n", config=False)
