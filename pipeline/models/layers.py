@@ -11,6 +11,7 @@ import tf_keras as keras
 from pipeline.models.layout import Layout
 
 _MOMENTUM = 0.9  # of batch norm's moving averages, for each step: a few epochs of a small data set must do
+_EPSILON = 1e-3  # added to its variances, as in Keras
 
 
 class _Noise(keras.layers.Layer):
@@ -78,15 +79,54 @@ class GaussianNoise(_Noise):
         return inputs + self.deviation * noise
 
 
-def batch_norm(width: int) -> keras.layers.Layer:
+class BatchNorm(keras.layers.Layer):
     """Batch norm in float32 whose statistics are those of the global batch, over all replicas.
 
-    So the number of replicas does not change what a model computes. Call it with `mask`, bool [D]: what pads is in no
-    statistic.
+        y = gamma (x - mean) / sqrt(variance + 0.001) + beta
+
+    So the number of replicas does not change what a model computes. The variance is a sum of squared deviations:
+    Keras's, E[x^2] - E[x]^2, is rounding error where a mean is thousands of deviations, as of a raw year.
+
+    Args:
+      width: C.
     """
-    layer = keras.layers.BatchNormalization(momentum=_MOMENTUM, synchronized=True, dtype="float32")
-    layer.build((None, width))
-    return layer
+
+    def __init__(self, width: int) -> None:
+        super().__init__(dtype="float32")
+        self.gamma = self.add_weight(name="gamma", shape=(width,), initializer="ones")
+        self.beta = self.add_weight(name="beta", shape=(width,), initializer="zeros")
+        # The same on each replica, so that one can be read for all.
+        moving: dict[str, Any] = {
+            "shape": (width,),
+            "trainable": False,
+            "synchronization": tf.VariableSynchronization.ON_READ,
+            "aggregation": tf.VariableAggregation.ONLY_FIRST_REPLICA,
+        }
+        self.moving_mean = self.add_weight(name="moving_mean", initializer="zeros", **moving)
+        self.moving_variance = self.add_weight(name="moving_variance", initializer="ones", **moving)
+
+    def call(self, x: tf.Tensor, is_document: tf.Tensor | None = None, training: bool = False) -> tf.Tensor:
+        """[D, C] -> [D, C]; what is no document, bool [D], is in no statistic."""
+        mean, variance = self.moving_mean, self.moving_variance
+        if training:
+            weights = tf.ones_like(x[:, :1])
+            if is_document is not None:
+                weights *= tf.cast(is_document, tf.float32)[:, tf.newaxis]
+            num_docs = _sum_over_replicas(tf.reduce_sum(weights))
+            mean = _sum_over_replicas(tf.reduce_sum(weights * x, 0)) / num_docs
+            variance = _sum_over_replicas(tf.reduce_sum(weights * tf.square(x - mean), 0)) / num_docs
+            for average, now in ((self.moving_mean, mean), (self.moving_variance, variance)):
+                average.assign(_MOMENTUM * average + (1 - _MOMENTUM) * now)
+        return self.gamma * (x - mean) * tf.math.rsqrt(variance + _EPSILON) + self.beta
+
+
+def _sum_over_replicas(x: tf.Tensor) -> tf.Tensor:
+    context = tf.distribute.get_replica_context()
+    if (
+        context.num_replicas_in_sync == 1
+    ):  # a custom gradient, too: TensorFlow keeps the graph around each for ever
+        return x
+    return context.all_reduce(tf.distribute.ReduceOp.SUM, x)
 
 
 def swish(x: tf.Tensor) -> tf.Tensor:
@@ -195,7 +235,7 @@ class Tower(keras.layers.Layer):
         for units in hidden:
             block = [dense(self.width, units, seeds, activation=activation)]
             if use_batch_norm:
-                block.append(batch_norm(units))
+                block.append(BatchNorm(units))
             if dropout:
                 block.append(Dropout(dropout, seed=next(seeds)))
             self.blocks.append(block)
@@ -214,8 +254,8 @@ class Tower(keras.layers.Layer):
         layers: list[keras.layers.Layer], x: tf.Tensor, is_document: tf.Tensor | None, training: bool
     ) -> tf.Tensor:
         for layer in layers:
-            if isinstance(layer, keras.layers.BatchNormalization):
-                x = layer(x, mask=is_document, training=training)
+            if isinstance(layer, BatchNorm):
+                x = layer(x, is_document, training=training)
             elif isinstance(layer, Dropout):
                 x = layer(x, training=training)
             else:

@@ -9,7 +9,7 @@ import tensorflow as tf
 import tf_keras as keras
 
 from pipeline.config import AttentionNetwork, DCNNetwork, LinearStudent, MLPNetwork, NetworkConfig
-from pipeline.models.layers import Cross, GaussianNoise, ListAttention, Tower, batch_norm, dense
+from pipeline.models.layers import BatchNorm, Cross, GaussianNoise, ListAttention, Tower, dense
 from pipeline.models.layout import Layout
 
 
@@ -56,7 +56,7 @@ class _Network(Scorer):
 
     def __init__(self, config: NetworkConfig, num_features: int, seeds: Iterator[int]) -> None:
         super().__init__(num_features)
-        self.input_norm = batch_norm(num_features) if config.input_batch_norm else None
+        self.input_norm = BatchNorm(num_features) if config.input_batch_norm else None
         self.noise = GaussianNoise(config.input_noise, seed=next(seeds)) if config.input_noise else None
 
     def make_tower(self, config: NetworkConfig, inputs: int, seeds: Iterator[int]) -> Tower:
@@ -70,7 +70,7 @@ class _Network(Scorer):
         x = features
         is_document = None if layout is None else layout.is_document
         if self.input_norm is not None:
-            x = self.input_norm(x, mask=is_document, training=training)
+            x = self.input_norm(x, is_document, training=training)
         if self.noise is not None:
             x = self.noise(x, training=training)
         return tf.squeeze(self.head(self.hidden(x, layout, is_document, training)), -1)

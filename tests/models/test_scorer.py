@@ -4,9 +4,10 @@ import itertools
 import numpy as np
 import pytest
 import tensorflow as tf
+import tf_keras as keras
 
 from pipeline.config import AttentionStudent, DCNStudent, LinearStudent, MLPStudent
-from pipeline.models.layers import Dropout, GaussianNoise, batch_norm
+from pipeline.models.layers import BatchNorm, Dropout, GaussianNoise
 from pipeline.models.layout import Layout
 from pipeline.models.scorer import blocks_of_lists, build_scorer, num_parameters, scoring_function
 
@@ -152,15 +153,32 @@ def test_padding_changes_nothing(config, is_static):
 
 
 def test_batch_norm_learns_the_statistics_of_the_documents():
-    layer = batch_norm(3)
-    mask = np.array([True] * 5 + [False] * 2)
-    out = layer(FEATURES, mask=mask, training=True)
+    layer = BatchNorm(3)
+    is_document = np.array([True] * 5 + [False] * 2)
+    out = layer(FEATURES, is_document, training=True)
     mean, variance = FEATURES[:5].mean(0), FEATURES[:5].var(0)
     np.testing.assert_allclose(
         out[:5], (FEATURES[:5] - mean) / np.sqrt(variance + 1e-3), rtol=1e-4, atol=1e-5
     )
     np.testing.assert_allclose(layer.moving_mean, 0.1 * mean, rtol=1e-4)
     np.testing.assert_allclose(layer.moving_variance, 0.9 + 0.1 * variance, rtol=1e-4)
+
+
+@pytest.mark.parametrize("mean", [0.0, 1e6])
+def test_batch_norm_is_that_of_keras_in_float64(mean):
+    """Also of raw features whose mean is 10,000 standard deviations."""
+    x = (mean + np.random.default_rng(0).normal(0, 100, (500, 4))).astype(np.float32)
+    theirs = keras.layers.BatchNormalization(momentum=0.9, dtype="float64")
+    found = []
+    for layer, kind in ((BatchNorm(4), np.float32), (theirs, np.float64)):
+        inputs = tf.constant(x.astype(kind))
+        with tf.GradientTape() as tape:
+            tape.watch(inputs)
+            out = layer(inputs, training=True)
+            loss = tf.reduce_sum(tf.sin(out))
+        found.append((out, layer(inputs), 100 * tape.gradient(loss, inputs)))
+    for ours, expected in zip(*found, strict=True):
+        np.testing.assert_allclose(ours, expected, rtol=1e-3, atol=1e-5 if mean == 0 else 5e-3)
 
 
 @pytest.mark.parametrize("layer", [Dropout(0.5, seed=3), GaussianNoise(0.5, seed=3)])

@@ -60,13 +60,14 @@ def test_many_runs_in_one_process(tmp_path, fault):
         assert memory < 4 * runs
 
 
-@pytest.mark.parametrize(
-    "student",
-    [*(MLPStudent(hidden=[3], activation=name) for name in ("relu", "gelu", "swish")), STUDENTS["dcn"]],
-    ids=lambda student: getattr(student, "activation", "dcn"),
-)
+ACTIVATIONS = {name: MLPStudent(hidden=[3], activation=name) for name in ("relu", "gelu", "swish")}
+NORM = {"batch norm": MLPStudent(hidden=[3], batch_norm=True, input_batch_norm=True)}
+
+
+@pytest.mark.parametrize("student", [*ACTIVATIONS, "dcn", *NORM])
 def test_the_graph_of_a_training_does_not_stay(tmp_path, student):
-    """A custom gradient of TensorFlow's would keep it. So do batch norm and the sums over replicas: see the README."""
+    """A custom gradient of TensorFlow's would keep it. So do sums over replicas: see the README."""
+    student = (ACTIVATIONS | STUDENTS | NORM)[student]
 
     def graphs_after(folder):
         train(tmp_path / folder, config=dataclasses.replace(CONFIG, epochs=1), student=student)
