@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import itertools
-import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
-import tf_keras as keras
+
+from pipeline.teacher.keras_file import load_keras_file
 
 
 class SavedModel:
@@ -27,7 +27,7 @@ class SavedModel:
 
     Raises:
       ValueError: no such signature, or one that takes something else; names what there is. A file that holds a
-        Python lambda, or is not of the format `.keras`.
+        layer that might run code, or is not of the format `.keras`.
     """
 
     def __init__(
@@ -47,9 +47,7 @@ class SavedModel:
             self._call: Callable[..., Any] = signatures[name]
             specs = dict(signatures[name].structured_input_signature[1])
         else:
-            if not zipfile.is_zipfile(path):  # Keras would read it as HDF5, whose layers may hold code
-                raise ValueError(f"{path} is not in the format of .keras files; mend: save the model again")
-            self._model = keras.models.load_model(str(path), compile=False, safe_mode=True)
+            self._model = load_keras_file(path)
             self._where = str(path)
             if len(self._model.inputs) != 1:
                 raise ValueError(

@@ -37,12 +37,19 @@ def test_lists_are_scored_one_at_a_time_whatever_the_signature(tmp_path):
 
 
 def test_a_keras_file(tmp_path):
-    model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(1, use_bias=False)])
-    model.save(tmp_path / "m.keras")
-    teacher = SavedModel(tmp_path / "m.keras", None, 3)
-    expected = (FEATURES @ model.get_weights()[0])[:, 0]
-    np.testing.assert_allclose(teacher(FEATURES, OFFSETS), expected, rtol=1e-5, atol=1e-6)
-    assert teacher.num_parameters == 3
+    layers = keras.layers
+    inputs = keras.Input((3,))
+    x = layers.Dense(4, activation="relu", kernel_regularizer="l2", kernel_constraint="max_norm")(inputs)
+    x = layers.Dropout(0.1)(layers.BatchNormalization()(x))
+    deep = keras.Model(
+        inputs, layers.Dense(1)(layers.Concatenate()([x, keras.Sequential([layers.Dense(2)])(inputs)]))
+    )
+    deep.compile("adam", "mse")
+    for model in (keras.Sequential([inputs, layers.Dense(1, use_bias=False)]), deep):
+        model.save(tmp_path / "m.keras")
+        teacher = SavedModel(tmp_path / "m.keras", None, 3)
+        np.testing.assert_allclose(teacher(FEATURES, OFFSETS), model(FEATURES)[:, 0], rtol=1e-5, atol=1e-6)
+        assert teacher.num_parameters == sum(weights.numpy().size for weights in model.trainable_weights)
 
 
 def test_what_does_not_fit_is_named(tmp_path):

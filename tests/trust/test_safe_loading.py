@@ -1,6 +1,8 @@
 """No file that is read can run code, but for models of others, about which there is a warning."""
 
 import ast
+import json
+import zipfile
 
 import pytest
 import tensorflow as tf
@@ -95,6 +97,45 @@ def test_a_model_of_others_is_said_to_be_a_program(tmp_path, fault, caplog):
         assert f"{tmp_path}/model is a program that runs with your rights" in caplog.text
 
 
+EVIL = {"class_name": "F", "module": "evil", "config": {}, "registered_name": "F"}
+WRAPPED = {"class_name": "TimeDistributed", "module": "keras.layers", "config": {"layer": EVIL}}
+NAMED = {
+    "model": lambda config: config.update(EVIL),  # this module Keras's safe mode would import
+    "layer": lambda config: config["config"]["layers"].append(EVIL),
+    "layer of a layer": lambda config: config["config"]["layers"].append(WRAPPED),
+    "activation": lambda config: config["config"]["layers"][-1]["config"].update(activation=EVIL),
+    "layer that reads a file": lambda config: config["config"]["layers"][-1].update(
+        class_name="StringLookup"
+    ),
+    "layer that loads a program": lambda config: config["config"]["layers"][-1].update(
+        class_name="TFSMLayer"
+    ),
+}
+
+
+@pytest.mark.parametrize("what", NAMED)
+def test_code_that_a_keras_file_names_does_not_run(tmp_path, fault, monkeypatch, what):
+    mark = tmp_path / "the-mark"
+    (tmp_path / "evil.py").write_text(f"import pathlib\npathlib.Path({str(mark)!r}).touch()\nF = print\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    path = tmp_path / "m.keras"
+    keras.Sequential([keras.Input((3,)), keras.layers.Dense(1)]).save(path)
+    assert SavedModel(path, None, 3).num_parameters == 4
+    with zipfile.ZipFile(path) as archive:
+        files = {name: archive.read(name) for name in archive.namelist()}
+    config = json.loads(files["config.json"])
+    NAMED[what](config)
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, content in (files | {"config.json": json.dumps(config)}).items():
+            archive.writestr(name, content)
+    with fault("a Keras file that names code", what):
+        with pytest.raises(
+            ValueError, match=r"m\.keras holds .*not among the layers that are known to run no"
+        ):
+            SavedModel(path, None, 3)
+        assert not mark.exists()
+
+
 def test_code_in_a_keras_file_does_not_run(tmp_path, fault):
     layers = keras.layers
     model = keras.Sequential([keras.Input((3,)), layers.Lambda(lambda x: x[:, :1])])
@@ -102,7 +143,7 @@ def test_code_in_a_keras_file_does_not_run(tmp_path, fault):
     model.save(tmp_path / "old.h5")
     (tmp_path / "old.h5").rename(tmp_path / "old.keras")
     with fault("a Keras file with a lambda"):
-        with pytest.raises(ValueError, match="arbitrary code execution"):
+        with pytest.raises(ValueError, match=r"new\.keras holds keras\.layers\.Lambda"):
             SavedModel(tmp_path / "new.keras", None, 3)
         with pytest.raises(ValueError, match=r"old\.keras is not in the format of \.keras files"):
             SavedModel(tmp_path / "old.keras", None, 3)
