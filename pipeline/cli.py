@@ -23,6 +23,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from pipeline.artifacts import alone_in, atomic
@@ -271,6 +272,11 @@ def main() -> None:
         if wanted_by_user:
             raise
         print(explain(error, given.overrides), file=sys.stderr)
+        raise SystemExit(MISTAKE) from None
+    except (OmegaConfBaseException, yaml.YAMLError) as error:  # of a config's file, or of Hydra's own options
+        if wanted_by_user:
+            raise
+        print(f"{' '.join(str(error).split())}; mend: correct the file that says so", file=sys.stderr)
         raise SystemExit(MISTAKE) from None
     except (
         OSError,

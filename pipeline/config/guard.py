@@ -1,4 +1,4 @@
-"""What a config cannot do, whoever wrote its files: run code, or read or change the environment.
+"""What a config cannot do, whoever wrote its files: run code, read or change the environment, write into any file.
 
 The options of this package are names in registries. What is left are the parts of Hydra that import what a config
 names: callbacks, launchers, sweepers, logging. They are held to what stands here, wherever Hydra composes a config.
@@ -24,6 +24,7 @@ _TARGETS = (
 _HANDLERS = ("logging.StreamHandler", "logging.FileHandler", "logging.NullHandler")
 _STREAMS = ("ext://sys.stdout", "ext://sys.stderr")
 _ENVIRONMENT = ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "CUDA_VISIBLE_DEVICES")
+_LOG = "${hydra:runtime.output_dir}/log"  # logging into another file would append lines to it, as to a shell's start-up
 # Of launchers: these are commands. The command line may give them, which is the user; a file may not.
 _COMMANDS = ("setup", "srun_args", "additional_parameters", "python", "custom_search_space")
 
@@ -34,7 +35,7 @@ class ForbiddenError(HydraException):
 
 def _refuse(key: str, value: object, allowed: Sequence[str]) -> None:
     raise ForbiddenError(
-        f"{key}={value} is not allowed: a config cannot run code or change the environment; "
+        f"{key}={value} is not allowed: a config cannot run code, change the environment or choose files to write; "
         + (nearest(str(value), allowed) if allowed else "mend: remove it")
     )
 
@@ -51,19 +52,27 @@ def _check(composed: DictConfig, command_line: Sequence[str]) -> None:
     raw = OmegaConf.to_container(composed, resolve=False)
     assert isinstance(raw, dict)
     hydra = raw.get("hydra") or {}
+
+    def by_user(full: str) -> bool:
+        return any(given.lstrip("+").startswith(full) for given in command_line)
+
     if hydra.get("callbacks"):
         _refuse("hydra.callbacks", hydra["callbacks"], ())
+    if hydra.get("output_subdir") and not by_user("hydra.output_subdir"):
+        _refuse("hydra.output_subdir", hydra["output_subdir"], ())
     for part in ("launcher", "sweeper"):
         for full, key, value in _items(hydra.get(part), f"hydra.{part}"):
             if key == "_target_" and not str(value).startswith(_TARGETS):
                 _refuse(full, value, [f"{prefix}*" for prefix in _TARGETS])
             is_command = value and (key in _COMMANDS or key.endswith("_commands"))
-            if is_command and not any(given.lstrip("+").startswith(full) for given in command_line):
+            if is_command and not by_user(full):
                 _refuse(full, value, ())
     for part in ("hydra_logging", "job_logging"):
         for full, key, value in _items(hydra.get(part), f"hydra.{part}"):
             if key == "()" or (key == "class" and value not in _HANDLERS):
                 _refuse(full, value, _HANDLERS)
+            if key == "filename" and value != _LOG and not by_user(full):
+                _refuse(full, value, (_LOG,))
             imported = isinstance(value, str) and (key == "stream" or "://" in value)
             if imported and value not in _STREAMS:
                 _refuse(full, value, _STREAMS)

@@ -1,6 +1,7 @@
 """A config value or an experiment file runs no code, and neither reads nor changes the environment."""
 
 import os
+import re
 
 import pytest
 import yaml
@@ -41,6 +42,11 @@ HYDRA = {
     "class of a logger": {"job_logging": LOGGING | {"handlers": {"h": {"class": "subprocess.Popen", "args": MARK}}}},
     "formatter of a logger": {"hydra_logging": {"formatters": {"simple": {"()": "os.mkdir", "path": MARK}}}},
     "stream of a logger": {"job_logging": {"handlers": {"console": {"stream": "ext://os.environ"}}}},
+    "file of a logger": {"job_logging": {"handlers": {"file": {"filename": "/root/.bashrc"}}}},
+    "one more file of a logger": {
+        "hydra_logging": LOGGING | {"handlers": {"h": {"class": "logging.FileHandler", "filename": MARK}}}
+    },
+    "folder of Hydra's own files": {"output_subdir": f"../../{MARK}"},
     "command of a launcher": {"launcher": {"setup": [f"mkdir {MARK}"]}},
     "environment": {"job": {"env_set": {"LD_PRELOAD": "/tmp/x.so"}}},
     "path of programs": {"job": {"env_set": {"PATH": "/tmp"}}},
@@ -86,9 +92,13 @@ def test_a_target_in_our_options_is_an_unknown_option(tmp_path, fault, group, mo
 def test_no_value_reads_the_environment(tmp_path, fault, value, monkeypatch):
     monkeypatch.setenv("SECRET", "the-secret")
     with fault("hostile value: resolver"):
-        code, text = experiment(tmp_path, {"x": "env", "cache_dir": value})
-        assert code == 2, text
-        assert "the-secret" not in text
+        for config in ({"train": {"precision": value}}, {"hydra": {"run": {"dir": value}}}):
+            (tmp_path / "log").unlink(missing_ok=True)
+            code, text = experiment(tmp_path, config)
+            assert code == 2, text
+            assert "Traceback" not in text
+            assert "nterpolation" in text  # that it cannot be resolved, or is none
+            assert "the-secret" not in text
         assert not any("the-secret" in path.name for path in tmp_path.rglob("*"))
 
 
@@ -118,8 +128,9 @@ def test_no_other_resolver_is_there():
 def test_yaml_makes_no_objects(tmp_path, fault, text):
     with fault("hostile experiment file: YAML tags"):
         code, output = experiment(tmp_path, text)
-        assert code != 0, output
-        assert "could not determine a constructor" in output
+        assert code == 2, output
+        assert "Traceback" not in output
+        assert re.search(r"could not determine a constructor .*evil\.yaml\", line 2, .*mend:", output)
         assert not (tmp_path / MARK).exists()
 
 
