@@ -13,7 +13,7 @@ from pipeline.data.letor_block import Block
 from pipeline.data.letor_parse import compiled
 
 _NPY_HEADER_BYTES = 128
-_WRITTEN_VALUES = 1 << 17  # at a time: 512 kB, what a processor's cache holds; whole pages of the file
+_WRITTEN_VALUES = 1 << 16  # at a time: 256 kB, what a processor's cache holds; whole pages of the file
 _U64 = np.uint64  # as an index it spares the test for numbers that count from the end
 
 

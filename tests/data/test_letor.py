@@ -341,7 +341,7 @@ def test_impossible_options(tmp_path, options, message):
         read_letor(path, **options)
 
 
-@pytest.mark.parametrize("written_values", [64, 1 << 17])  # less than a row, more than the file
+@pytest.mark.parametrize("written_values", [64, 1 << 16])  # less than a row, more than the file
 def test_out_dir(tmp_path, monkeypatch, written_values):
     monkeypatch.setattr(letor_matrix, "_WRITTEN_VALUES", written_values)
     out_dir = tmp_path / "out"
