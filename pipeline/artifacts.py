@@ -260,7 +260,10 @@ class Store:
                 if damage is None:
                     return folder
                 log.warning("%s: %s; removed, made again", folder, damage)
-                shutil.rmtree(folder)
+                if folder.is_dir():
+                    shutil.rmtree(folder)
+                else:
+                    folder.unlink()
             work = self.work_path(kind, key)
             work.mkdir(exist_ok=True)
             _remove_parts(work)

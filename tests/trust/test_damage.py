@@ -131,6 +131,15 @@ def test_an_artifact_of_an_older_program_is_made_again(whole, fault, monkeypatch
         assert manifest["format"] == artifacts.FORMAT
 
 
+def test_a_file_in_the_place_of_an_artifact_is_removed(tmp_path, fault):
+    store = Store(tmp_path)
+    with fault("a file in the place of an artifact"):
+        store.path("kind", {}).parent.mkdir()
+        store.path("kind", {}).write_text("mine?")
+        folder = store.get("kind", {}, lambda work: (work / "a").write_text("a"))
+        assert (folder / "a").read_text() == "a"
+
+
 def test_a_damaged_memo_of_a_digest_costs_no_artifact(tmp_path, fault):
     made = []
 
