@@ -127,6 +127,8 @@ def test_workers_train_a_listwise_network_as_teacher_together(tmp_path):
         "teacher.head_size=4",
         "teacher.attention_layers=1",
         "teacher.dropout=0",
+        "teacher.batch_norm=true",
+        "teacher.input_batch_norm=true",
         "teacher.input_noise=0",
         "teacher.epochs=2",
         "teacher.lists_per_batch=8",
