@@ -24,6 +24,7 @@ import filelock
 
 log = logging.getLogger(__name__)
 
+ENDED = "all that was asked is done"  # last line of the log of a run that has come to its end
 FORMAT = 2  # raise when artifacts of an older program must be made again
 _MANIFEST = "manifest.json"
 _SMALL = 1 << 20  # bytes; a smaller file is hashed in about a millisecond, so its digest is not remembered
@@ -140,12 +141,16 @@ def _runs_here(lock: filelock.SoftFileLease) -> bool:
     return True
 
 
+class FolderInUseError(ValueError):
+    """Of a run's folder: it is another run's."""
+
+
 @contextlib.contextmanager
 def alone_in(folder: Path) -> Iterator[None]:
     """Keeps other processes out of a run's folder while the block runs; waits where the holder may be gone.
 
     Raises:
-      ValueError: another process is in it.
+      FolderInUseError: another process is in it.
     """
     lock = _lease(folder / ".lock")
     try:
@@ -156,12 +161,12 @@ def alone_in(folder: Path) -> Iterator[None]:
             f"gone, remove {lock.lock_file}"
         )
         if _runs_here(lock):
-            raise ValueError(refusal) from None
+            raise FolderInUseError(refusal) from None
         log.info("%s: is %s still there? waiting up to %.0f s for a sign", folder, _holder(lock), _LEASE)
         try:
             lock.acquire(timeout=_LEASE * 1.2)
         except filelock.Timeout:
-            raise ValueError(refusal) from None
+            raise FolderInUseError(refusal) from None
     try:
         _remove_parts(folder)
         yield

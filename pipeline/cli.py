@@ -26,7 +26,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from pipeline.artifacts import alone_in, atomic
+from pipeline.artifacts import ENDED, FolderInUseError, alone_in, atomic
 from pipeline.config import Config, ConfigError, flat, from_composed
 from pipeline.config.guard import guard
 from pipeline.config.mends import explained
@@ -46,6 +46,8 @@ from pipeline.sweep import (
 from pipeline.sweep_watch import Sweep, num_jobs
 
 log = logging.getLogger("pipeline")
+
+_ALWAYS_THERE = {"config.yaml", "log", ".lock"}  # in the folder of a run, whatever it has made
 guard()  # here: the workers of launchers import this module, too
 
 # Exit codes: what the user can mend; Ctrl-C; the same command goes on (EX_TEMPFAIL). GATE: see evaluate.gate.
@@ -69,9 +71,9 @@ def compose(overrides: Sequence[str]) -> Config:
 
 
 def _check_folder(config: Config) -> None:
-    """Refuses a folder that holds another run."""
+    """Refuses a folder that holds another run, unless that ended with a mistake before it had made anything."""
     path = config.run_dir / "config.yaml"
-    if not path.exists():
+    if not path.exists() or _is_barren(config.run_dir):
         return
     mend = "mend: another run_dir, or remove it"
     try:
@@ -88,10 +90,16 @@ def _check_folder(config: Config) -> None:
     ]
     if other:
         more = f" and {len(other) - 3} more" * (len(other) > 3)
-        raise ConfigError(
+        raise FolderInUseError(
             f"run_dir={config.run_dir} holds another run ({'; '.join(other[:3])}{more}); {mend} (what its stages made "
             "is in cache_dir and is taken up again)"
         )
+
+
+def _is_barren(folder: Path) -> bool:
+    log_file = folder / "log"
+    text = log_file.read_text(encoding="utf-8", errors="replace") if log_file.exists() else ""
+    return ENDED not in text and {file.name for file in folder.iterdir()} <= _ALWAYS_THERE
 
 
 @contextlib.contextmanager
@@ -166,6 +174,7 @@ def _run(config: Config) -> None:
                 if run.chief:
                     log.info("on %s, to do: %s", where, _plan(run.plan()))
                 result = run()
+                log.info(ENDED)
         except Interrupted as stopped:
             log.warning("%s", stopped)
             raise SystemExit(INTERRUPTED) from None
@@ -204,6 +213,8 @@ def _job(composed: DictConfig) -> float | None:
         _run(config)
     except Exception as error:
         line = explained(error)
+        if isinstance(error, FolderInUseError):
+            _leave_log()
         log.error("%s", line or error, exc_info=line is None)
         if in_sweep:
             note_failure(Path(composed.run_dir), error)
@@ -212,6 +223,14 @@ def _job(composed: DictConfig) -> float | None:
             _forget(Path(composed.run_dir))
         raise SystemExit(MISTAKE if line else 1) from error
     return None
+
+
+def _leave_log() -> None:
+    """From here on, what is logged goes to the terminal only: the file is another run's."""
+    root = logging.getLogger()
+    for handler in root.handlers[:]:
+        if isinstance(handler, logging.FileHandler):
+            root.removeHandler(handler)
 
 
 def _forget(folder: Path) -> None:

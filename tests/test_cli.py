@@ -65,6 +65,10 @@ def test_mistakes_end_with_one_line_and_code_2(tmp_path):
     assert "train.epochs=0 is not possible: at least 1" in done.stderr
     assert "Traceback" not in done.stderr
     assert not any(tmp_path.glob("outputs/*"))
+    for seed in ("1.5", "a", "-1", "true"):
+        done = rankdistil(f"seed={seed}", cwd=tmp_path)
+        assert done.returncode == 2
+        assert f"seed={seed.title() if seed == 'true' else seed} is not possible: a whole number" in done.stderr
 
 
 def test_a_folder_of_another_run_is_refused(tmp_path):
@@ -77,6 +81,19 @@ def test_a_folder_of_another_run_is_refused(tmp_path):
         f"run_dir={tmp_path / 'out'} holds another run (seed=0 there, 1 now); mend: another run_dir"
         in done.stderr
     )
+    assert "holds another run" not in (tmp_path / "out" / "log").read_text()  # which is the other run's
+
+
+def test_the_folder_of_a_run_that_a_mistake_ended_can_be_used_again(tmp_path):
+    for split in ("train", "vali", "test"):
+        (tmp_path / f"{split}.txt").write_text("1 1:0.5\n0 1:0.1\n")
+        (tmp_path / f"{split}.txt.query").write_text("2\n")
+    files = [f"data.{split}={split}.txt" for split in ("train", "vali", "test")]
+    command = ["data=letor", *files, "stage=data", "run_dir=out"]
+    done = rankdistil(*command, cwd=tmp_path)
+    assert (done.returncode, "no qid" in done.stderr) == (2, True)
+    assert rankdistil(*command, "data.group_suffix=.query", cwd=tmp_path).returncode == 0
+    assert rankdistil(*command, cwd=tmp_path).returncode == 2
 
 
 def test_a_broken_data_file_is_named_with_its_line(tmp_path):
@@ -92,11 +109,13 @@ def test_a_broken_data_file_is_named_with_its_line(tmp_path):
 @pytest.mark.parametrize(
     ("overrides", "told"),
     [
+        (["loss=coupled"], "loss=coupled is unknown: did you mean coupled_rankdistil? available: "),
+        (["teacher.lerning_rate=1"], "teacher.lerning_rate is unknown: did you mean teacher.learning_rate?"),
         (["losss.topk=1"], "losss.topk is unknown: did you mean loss.topk"),
         (["loss.topq=1"], "loss.topq is unknown: did you mean loss.topk"),
         (["teacher=lambdmart"], "teacher=lambdmart is unknown: did you mean lambdamart? available: "),
         (["data.trian=x"], "data.trian is unknown: did you mean data.train (of data=letor)"),
-        (["data=letor", "data.trian=x"], "data.trian is unknown: did you mean data.train,"),
+        (["data=letor", "data.trian=x"], "data.trian is unknown: did you mean data.train?"),
         (["data.train=x"], "data.train is an option of data=letor only"),
         (["launcher=ray"], "pip install 'rankdistil-pipeline[ray]'"),
         (["loss.topk"], "loss.topk"),
@@ -182,7 +201,7 @@ def test_on_a_terminal_it_shows_bars_and_in_a_pipe_none(tmp_path):
     assert "to do: data (made before), teacher (made before), student (made before)" in quiet.stderr
     told = [line.split(" INFO ")[1].split(":")[0] for line in quiet.stderr.splitlines()]
     stages = ["stage data", "train", "vali", "test", "136 features; always 0 in train", "all that was seen"]
-    assert told[1:] == [*stages, "stage teacher", "stage student"]
+    assert told[1:] == [*stages, "stage teacher", "stage student", "all that was asked is done"]
     assert [line.split()[0] for line in quiet.stdout.splitlines() if "0." in line] == [
         "teacher",
         "student",
@@ -208,7 +227,7 @@ def test_without_a_terminal_a_line_tells_now_and_then_how_far_it_is(monkeypatch,
 
 def test_the_gate_has_an_exit_code_of_its_own(tmp_path):
     tiny = [*TINY, "train.baseline=false"]
-    refused = rankdistil(*tiny, "run_dir=refused", "evaluate.gate.min_share_of_teacher=9", cwd=tmp_path)
+    refused = rankdistil(*tiny, "run_dir=refused", "evaluate.gate.min_share_of_teacher=2", cwd=tmp_path)
     assert refused.returncode == 3
     assert "Gate: FAIL" in refused.stdout
     result = json.loads((tmp_path / "refused" / "result.json").read_text())

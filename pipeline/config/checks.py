@@ -13,7 +13,8 @@ class ConfigError(ValueError):
 def nearest(word: str, allowed: Iterable[str]) -> str:
     """'did you mean ...? available: ...' for an error message."""
     names = sorted(allowed)
-    close = difflib.get_close_matches(word, names, n=3)
+    # `coupled` is nearer to coupled_rankdistil than to pld.
+    close = [name for name in names if word and word in name] or difflib.get_close_matches(word, names, n=3)
     return (f"did you mean {' or '.join(close)}? " if close else "") + f"available: {', '.join(names)}"
 
 

@@ -121,7 +121,6 @@ class Config:
             "a path without [ and \\, which TensorFlow takes for a pattern, so that it finds no model there"
         )
         check(not {"[", "\\"} & set(str(self.run_dir)), "run_dir", self.run_dir, mend)
-        check(0 <= self.seed < 2**31, "seed", self.seed, "0 <= seed < 2^31")
         check(
             self.train.baseline or not self.evaluate.gate.not_below_baseline,
             "evaluate.gate.not_below_baseline",
@@ -196,6 +195,12 @@ def _member(number: int, value: Any) -> TeacherConfig:
     return member
 
 
+def _seed(value: Any) -> int:
+    ok = type(value) is int and 0 <= value < 2**31
+    check(ok, "seed", value, "a whole number, 0 <= seed < 2^31")
+    return int(value)
+
+
 def from_composed(composed: omegaconf.DictConfig) -> Config:
     """The checked Config of a composed Hydra config.
 
@@ -226,7 +231,7 @@ def from_composed(composed: omegaconf.DictConfig) -> Config:
                 raise ConfigError(f"loss.{key}={common[key]} is not a number") from None
     return Config(
         stage=str(values["stage"]),
-        seed=int(values["seed"]),
+        seed=_seed(values["seed"]),
         run_dir=Path(values["run_dir"]).absolute(),
         cache_dir=Path(values["cache_dir"]).expanduser().absolute(),
         loss=LossConfig(**common, options=loss),

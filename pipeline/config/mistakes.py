@@ -48,8 +48,9 @@ def _unknown_key(key: str, overrides: Sequence[str]) -> str:
     known = _known(_chosen(overrides))
     if choices := known.get(key):
         return f"{key} is an option of {' or '.join(choices)} only; choose that, for example {choices[0]} {key}=..."
-    close = difflib.get_close_matches(key, known, n=3, cutoff=0.7)
-    if close:
+    of_chosen = [name for name, choices in known.items() if not choices]
+    close = difflib.get_close_matches(key, of_chosen, n=3, cutoff=0.8)
+    if close := close or difflib.get_close_matches(key, known, n=3, cutoff=0.7):
         meant = (f"{name} (of {known[name][0]})" if known[name] else name for name in close)
         return f"{key} is unknown: did you mean {', '.join(meant)}?"
     group = key.rpartition(".")[0]

@@ -82,9 +82,10 @@ class GateConfig:
     max_us_per_doc: float | None = None  # microseconds a document, scored in bulk: CPU time, elapsed on a GPU
 
     def __post_init__(self) -> None:
-        for key in ("min_share_of_teacher", "max_us_per_doc"):
-            value = getattr(self, key)
-            check(value is None or value > 0, f"evaluate.gate.{key}", value, "a number > 0, or null")
+        share, us = self.min_share_of_teacher, self.max_us_per_doc
+        ok = share is None or 0 < share <= 2
+        check(ok, "evaluate.gate.min_share_of_teacher", share, "a number in (0, 2], such as 0.98, or null")
+        check(us is None or us > 0, "evaluate.gate.max_us_per_doc", us, "a number > 0, or null")
 
     @property
     def asks(self) -> bool:

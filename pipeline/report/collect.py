@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from pipeline.artifacts import ENDED
 from pipeline.config import flat
 from pipeline.evaluation import PerQuery, read_per_query
 from pipeline.metrics import NoRelevant
@@ -257,7 +258,7 @@ def _made_with(result: Any) -> str:
 
 def _read_log(folder: Path, name: str) -> Unfinished | None:
     """None if the folder is no run: no config.yaml and no error in its log (a job with a wrong option has
-    only a log)."""
+    only a log); or if it ended where it should."""
     try:
         with (folder / "log").open("rb") as file:
             file.seek(max(0, os.path.getsize(folder / "log") - _LOG_TAIL_BYTES))
@@ -268,5 +269,7 @@ def _read_log(folder: Path, name: str) -> Unfinished | None:
     # At the start of a line: TensorFlow tells of an "UNKNOWN ERROR" where there is no GPU.
     errors = [line for line in lines if re.match(r"[\d:., -]+ ERROR |Traceback ", line)]
     if not errors and not (folder / "config.yaml").exists():
+        return None
+    if lines and lines[-1].endswith(ENDED):  # with an earlier stage, as was asked
         return None
     return Unfinished(name, "failed" if errors else "unfinished", lines[-1][:500] if lines else "empty log")

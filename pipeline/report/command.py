@@ -33,7 +33,7 @@ def write_report(folder: Path, out: Path, *, no_relevant: NoRelevant = "skip") -
     """Writes report.md, report.html and the PNGs of all runs below `folder` into `out`.
 
     Returns:
-      The main tables, what validation chooses, and what was left out, for the terminal.
+      The main tables of each data set, what validation chooses, and what was left out, for the terminal.
 
     Raises:
       NoResultError: no result.json below `folder` can be used.
@@ -55,6 +55,7 @@ def write_report(folder: Path, out: Path, *, no_relevant: NoRelevant = "skip") -
     (out / "report.html").write_text(to_html(title, blocks), encoding="utf-8")
     shown: list[Cells | str] = []
     for data_set in data_sets:
+        shown += [f"Data: {data_set.label}"] if len(data_sets) > 1 else []
         shown += [*gate_table(data_set), models_table(data_set, no_relevant)]
         shown += [text] if (text := choice(data_set, no_relevant)) else []
     return [*shown, *left_out(found)]

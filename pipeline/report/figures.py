@@ -36,7 +36,7 @@ def by_cutoff(
         axes.errorbar(
             [x for x, _ in known],
             [spread.mean for _, spread in known],
-            yerr=[spread.sd or 0.0 for _, spread in known],
+            yerr=[np.nan if spread.sd is None else spread.sd for _, spread in known],
             label=model,
             capsize=4,
             linestyle="none",

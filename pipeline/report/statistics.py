@@ -18,7 +18,7 @@ from pipeline.report.collect import MAIN, MODELS, Problem, Run, average_queries
 # These make no other experiment.
 _FOLD = "data.fold"
 _NO_OPTION = {"seed", _FOLD, "run_dir", "cache_dir", "stage", "train.profile"}
-_NO_OPTION_GROUP = "tracking."
+_NO_OPTION_GROUP = ("tracking.", "export.", "evaluate.gate.")  # change no metric
 _ABSENT = "-"
 
 
@@ -121,7 +121,9 @@ def group_runs(runs: Sequence[Run]) -> tuple[list[DataSet], list[Problem]]:
             queries, unread = _queries_of_folds(kept)
             problems += doubles + unread
             label = " ".join(
-                f"{k}={_brief(value)}" for k, value in zip(varying.values(), values, strict=True)
+                f"{k}={_brief(value)}"
+                for k, value in zip(varying.values(), values, strict=True)
+                if value != _ABSENT
             )
             options = {key: kept[0].options[key] for key in varying if key in kept[0].options}
             groups.append(Group(label or "all runs", options, kept, queries))
@@ -164,14 +166,17 @@ def _queries_of_folds(runs: Sequence[Run]) -> tuple[PerQuery | None, list[Proble
 
 
 def varying_options(runs: Sequence[Run]) -> list[str]:
-    """The options, in the order of the config, that do not have the same value in all runs."""
+    """The options, in the order of the config, that do not have the same value in all runs that have them.
+
+    What only one choice of a group has, such as the trees of a teacher, the name of the choice tells already.
+    """
     keys = dict.fromkeys(
         key
         for run in runs
         for key in run.options
         if key not in _NO_OPTION and not key.startswith(_NO_OPTION_GROUP)
     )
-    return [key for key in keys if len({_text(run, key) for run in runs}) > 1]
+    return [key for key in keys if len({_text(run, key) for run in runs if key in run.options}) > 1]
 
 
 def is_number(value: Any) -> bool:

@@ -9,6 +9,7 @@ import matplotlib.image
 import numpy as np
 import pytest
 
+from pipeline.artifacts import ENDED
 from pipeline.report import figures, main
 from tests.report.tree import make_run, make_sweep
 
@@ -314,7 +315,9 @@ def test_failed_and_unfinished_runs(known):
     folder("wrong-option", "00:00 ERROR loss.topk=0 is not possible\n", config=False)
     folder("silent", "")
     folder("no-run", "a file that is called log\n", config=False)
+    folder("only-data", f"00:00 INFO stage data\n00:01 INFO {ENDED}\n")
     text = report(known)
+    assert "only-data" not in text
     assert rows(text, "crashed") == [["failed", "OSError: disk full"]]
     assert rows(text, "killed") == [["unfinished", "00:01 INFO stage teacher"]]
     assert rows(text, "wrong-option") == [["failed", "00:00 ERROR loss.topk=0 is not possible"]]

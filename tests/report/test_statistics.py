@@ -93,8 +93,8 @@ def test_short_names_stay_clear(tmp_path):
     make_run(tmp_path / "b", FLAT, options={"loss.name": "y", "data.seed": 2, "loss.seed": 2})
     (data_set,), _ = grouped(tmp_path)
     assert [group.label for group in data_set.groups] == [
-        "data.seed=1 loss=x loss.seed=1 only=3",
-        "data.seed=2 loss=y loss.seed=2 only=-",
+        "data.seed=1 loss=x loss.seed=1",  # only=3 is clear from loss=x
+        "data.seed=2 loss=y loss.seed=2",
     ]
 
 
