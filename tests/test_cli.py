@@ -68,7 +68,9 @@ def test_mistakes_end_with_one_line_and_code_2(tmp_path):
     for seed in ("1.5", "a", "-1", "true"):
         done = rankdistil(f"seed={seed}", cwd=tmp_path)
         assert done.returncode == 2
-        assert f"seed={seed.title() if seed == 'true' else seed} is not possible: a whole number" in done.stderr
+        assert (
+            f"seed={seed.title() if seed == 'true' else seed} is not possible: a whole number" in done.stderr
+        )
 
 
 def test_a_folder_of_another_run_is_refused(tmp_path):
