@@ -6,6 +6,7 @@ import contextlib
 import json
 import logging
 import os
+import re
 import shlex
 import signal
 import sys
@@ -99,7 +100,11 @@ def _check_folder(config: Config) -> None:
 def _is_barren(folder: Path) -> bool:
     log_file = folder / "log"
     text = log_file.read_text(encoding="utf-8", errors="replace") if log_file.exists() else ""
-    return ENDED not in text and {file.name for file in folder.iterdir()} <= _ALWAYS_THERE
+    return (
+        re.search(r"\d ERROR ", text) is not None  # not TensorFlow's UNKNOWN ERROR where there is no GPU
+        and ENDED not in text
+        and {file.name for file in folder.iterdir()} <= _ALWAYS_THERE
+    )
 
 
 @contextlib.contextmanager

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from pipeline.artifacts import Store
-from pipeline.data import splits as splits_module
+from pipeline.data import letor as letor_module
 from pipeline.run import Run
 from tests.conftest import tiny_config
 from tests.trust.command import finished, metrics, run
@@ -194,7 +194,7 @@ def test_an_input_that_changes_while_it_is_read(tmp_path, fault, monkeypatch):
         "data=letor",
         *(f"data.{split}={tmp_path}/{split}.txt" for split in ("train", "vali", "test")),
     ]
-    read = splits_module.read_letor
+    read = letor_module.read_letor
 
     def write_meanwhile(path, **options):
         data = read(path, **options)
@@ -203,7 +203,7 @@ def test_an_input_that_changes_while_it_is_read(tmp_path, fault, monkeypatch):
         return data
 
     with fault("input that changes while it is read"):
-        monkeypatch.setattr(splits_module, "read_letor", write_meanwhile)
+        monkeypatch.setattr(letor_module, "read_letor", write_meanwhile)
         with pytest.raises(ValueError, match=r"train\.txt changed while it was read; mend: run again"):
             _ = Run(tiny_config(tmp_path, *overrides)).data.folder
         assert not finished(tmp_path)
