@@ -5,8 +5,8 @@ import os
 # tensorflow-ranking and this package use legacy Keras 2 (tf_keras); TensorFlow reads this when it is imported.
 os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-# LightGBM's threads else wait for each other in a loop, and take tens of times as long where another process wants a
-# core; OpenMP reads this when it is loaded.
+# LightGBM's threads else wait for each other in a loop, which takes several times as long where another process wants
+# a core; OpenMP reads this when it is loaded.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 __version__ = "0.1.0"

@@ -13,10 +13,10 @@ mode, threads, epochs = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
 workload.limit_threads(threads)
 os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
 
-import numpy as np  # noqa: E402
-import tensorflow as tf  # noqa: E402
-import tensorflow_ranking as tfr  # noqa: E402
-from tensorflow_serving.apis import input_pb2  # noqa: E402
+import numpy as np  # noqa: E402  (after the limit of threads)
+import tensorflow as tf  # noqa: E402  (after the limit of threads)
+import tensorflow_ranking as tfr  # noqa: E402  (after the limit of threads)
+from tensorflow_serving.apis import input_pb2  # noqa: E402  (after the limit of threads)
 
 tf.config.threading.set_intra_op_parallelism_threads(threads)
 tf.config.threading.set_inter_op_parallelism_threads(threads)

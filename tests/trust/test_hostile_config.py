@@ -42,7 +42,7 @@ HYDRA = {
     "class of a logger": {"job_logging": LOGGING | {"handlers": {"h": {"class": "subprocess.Popen", "args": MARK}}}},
     "formatter of a logger": {"hydra_logging": {"formatters": {"simple": {"()": "os.mkdir", "path": MARK}}}},
     "stream of a logger": {"job_logging": {"handlers": {"console": {"stream": "ext://os.environ"}}}},
-    "file of a logger": {"job_logging": {"handlers": {"file": {"filename": "/root/.bashrc"}}}},
+    "file of a logger": {"job_logging": {"handlers": {"file": {"filename": "/home/user/.bashrc"}}}},
     "one more file of a logger": {
         "hydra_logging": LOGGING | {"handlers": {"h": {"class": "logging.FileHandler", "filename": MARK}}}
     },
