@@ -86,11 +86,19 @@ def write_json(path: Path, value: Any) -> None:
 
 
 class _Lease(filelock.SoftFileLease):
-    """A dead holder's lock is taken over even where two names cannot be exchanged, as on NFS.
+    """A dead holder's lock is taken over also where filelock would wait for ever.
 
-    There filelock would wait for ever. Here the contender that makes a hard link of the dead lock, named by its
-    content, may remove the lock: whatever came to its place meanwhile has another content.
+    That is where two names cannot be exchanged, as on NFS: here the contender that makes a hard link of the dead lock,
+    named by its content, may remove the lock, for whatever came to its place meanwhile has another content. And it is
+    where the holder died before it wrote its name into the lock, which is empty then.
     """
+
+    def _try_break_stale_lock(self) -> None:
+        super()._try_break_stale_lock()
+        with contextlib.suppress(OSError):  # another contender was first
+            marker = os.lstat(self.lock_file)
+            if marker.st_size == 0 and self._marker_unchanged_for(marker) >= self.lease_duration:
+                self._take_over(marker, None)
 
     def _take_over(self, marker: os.stat_result, breaker_pid: int | None) -> None:
         super()._take_over(marker, breaker_pid)

@@ -125,6 +125,21 @@ def test_a_stale_lock_of_another_host_is_recognised_by_its_silence(
         assert "waiting for process 1 on elsewhere" in caplog.text
 
 
+def test_the_lock_of_a_process_that_died_before_it_wrote_its_name_is_taken_over(
+    tmp_path, fault, short_lease, names
+):
+    store = Store(tmp_path)
+    with fault("lock of a process killed as it made it", names):
+        lock = store.path("kind", {}).with_suffix(".lock")
+        lock.parent.mkdir()
+        lock.touch()
+        began = time.monotonic()
+        folder = store.get("kind", {}, lambda work: (work / "a").write_text("a"))
+        assert time.monotonic() - began >= 1.5  # it may be about to write
+        assert (folder / "a").read_text() == "a"
+        assert not list(tmp_path.rglob("*.lock*"))
+
+
 def test_a_lock_that_another_host_refreshes_is_waited_for(tmp_path, fault, short_lease):
     store = Store(tmp_path)
     with fault("lock of a live process on another host"):

@@ -50,8 +50,8 @@ def test_killed_at_random_moments(tmp_path, whole, fault):
         process = start(tmp_path, log=path.name)
         while process.is_alive() and not (path.exists() and f"INFO stage {stage}" in path.read_text()):
             time.sleep(0.02)
-        if stage in stages:  # its first kill is at its start: later, another stage may have begun
-            process.join(chance.uniform(0, whole["run"]["seconds"][stage]))
+        # The first kill in a stage comes before the next stage may have begun.
+        process.join(chance.uniform(0, whole["run"]["seconds"][stage] if stage in stages else 0.1))
         process.kill()
         process.join()
         if process.exitcode == 0:  # it was faster
