@@ -90,7 +90,7 @@ def list_mle(
     """
     labels, student, mask = as_lists(labels, student, mask)
     list_ids = tf.range(tf.shape(mask)[0]) if list_ids is None else list_ids
-    lots = plackett_luce.random_bits(seed, list_ids, 1, tf.range(tf.shape(mask)[1]))[:, 0]
+    lots = plackett_luce.random_bits(seed, list_ids, [0], tf.range(tf.shape(mask)[1]))[:, 0]
     order = descending(plackett_luce.uniform(lots, tf.float32), mask)
     order = take(order, descending(take(labels, order), take(mask, order)))
     losses = tf.reduce_sum(plackett_luce.choice_losses(student, order, take(mask, order)), axis=1)

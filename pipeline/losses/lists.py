@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import contextvars
+import functools
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -12,6 +13,8 @@ import tensorflow as tf
 Tensor = Any  # tf.Tensor has no usable type stubs
 
 NO_SCORE = -1e30  # stands for minus infinity in padded slots: sums and differences stay finite
+
+PARTS = 8  # of an axis that `over` combines one over another, where its size is a multiple
 
 _usual_only = contextvars.ContextVar("usual_only", default=False)
 
@@ -81,8 +84,29 @@ def as_lists(target: Any, student: Any, mask: Any, temperature: Any = 1.0) -> tu
 
 def from_best(scores: Tensor, mask: Tensor) -> Tensor:
     """Each list's scores less its best one; NO_SCORE in the padding."""
-    best = tf.reduce_max(tf.where(mask, scores, NO_SCORE), axis=1, keepdims=True)
+    masked = tf.where(mask, scores, NO_SCORE)
+    best = over(1, scores.shape[1] or tf.shape(scores)[1], lambda docs: masked[:, docs], tf.maximum)
     return tf.where(mask, scores - tf.stop_gradient(best), NO_SCORE)
+
+
+def over(
+    axis: int, size: int | None, of_part: Callable[[slice], Tensor], combine: Callable = tf.add
+) -> Tensor:
+    """The sum, minimum or maximum along an axis of an array that XLA never builds.
+
+    XLA on CPU builds what it reduces, but not the parts that are combined before.
+
+    Args:
+      axis: is kept, with length 1.
+      size: of that axis; may be a scalar tensor.
+      of_part: the array where the axis is cut to a slice.
+      combine: tf.add, tf.minimum or tf.maximum.
+    """
+    num_parts = PARTS if isinstance(size, int) and size % PARTS == 0 else 1
+    width = size // num_parts
+    parts = [of_part(slice(i * width, (i + 1) * width)) for i in range(num_parts)]
+    reduce = {tf.add: tf.reduce_sum, tf.minimum: tf.reduce_min, tf.maximum: tf.reduce_max}[combine]
+    return reduce(functools.reduce(combine, parts), axis=axis, keepdims=True)
 
 
 def log_softmax(scores: Tensor, mask: Tensor) -> Tensor:

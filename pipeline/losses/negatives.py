@@ -140,7 +140,7 @@ def _top_and_negatives(
     is_rest = take(mask, rest)
     if negatives == "uniform" and num_negatives is not None:
         list_ids = tf.range(tf.shape(mask)[0]) if list_ids is None else list_ids
-        noise = plackett_luce.random_bits(seed, list_ids, 1, tf.range(tf.shape(mask)[1]))[:, 0]
+        noise = plackett_luce.random_bits(seed, list_ids, [0], tf.range(tf.shape(mask)[1]))[:, 0]
         lot = take(plackett_luce.uniform(noise, tf.float32), rest)
         rest = take(rest, tf.argsort(tf.where(is_rest, lot, 2.0), axis=1))
     rest = rest if num_negatives is None else rest[:, :num_negatives]

@@ -9,7 +9,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from pipeline.losses.lists import NO_SCORE, Tensor, take
+from pipeline.losses.lists import NO_SCORE, PARTS, Tensor, over, take
 
 
 def _mix(x: Tensor) -> Tensor:
@@ -34,19 +34,19 @@ def _words(x: Tensor) -> tuple[Tensor, Tensor]:
     )
 
 
-def random_bits(seed: Any, list_ids: Any, num_samples: int, slots: Any) -> Tensor:
-    """uint32 [B, num_samples, n], a function of (seed, list id, sample, slot) alone.
+def random_bits(seed: Any, list_ids: Any, samples: Any, slots: Any) -> Tensor:
+    """uint32 [B, S, n], a function of (seed, list id, sample, slot) alone.
 
     Integer arithmetic only: bit-equal in eager, graph and XLA, on every device, for any batching or padding.
 
     Args:
       seed: integers [2]: run seed and step.
       list_ids: integers [B].
-      num_samples: S.
+      samples: integers [S], from 0.
       slots: integers [n] or [B, S, n].
     """
     seed, list_ids = tf.convert_to_tensor(seed), tf.convert_to_tensor(list_ids)
-    samples = tf.cast(tf.range(num_samples), tf.uint32)[:, tf.newaxis]
+    samples = tf.cast(samples, tf.uint32)[:, tf.newaxis]
 
     def key(start: int) -> Tensor:  # [B, S, 1]
         state = _u32(start)
@@ -79,6 +79,7 @@ def exponential(bits: Tensor, dtype: tf.DType) -> Tensor:
 NUM_GROUPS = 128
 _SPARE_GROUPS = 5
 _GROUP_BITS = NUM_GROUPS - 1
+_FEW = 16  # picks that are found one by one: the time to compile grows with them
 
 
 def group_size(list_size: int, num_picks: int) -> int:
@@ -106,40 +107,47 @@ def draw(scores: Tensor, *, num_picks: Any, num_samples: int, seed: Any, list_id
     """
     size = scores.shape[1] or tf.shape(scores)[1]
     dtype = scores.dtype
-    waits = tf.exp(-scores)  # mean times
+    rates = tf.exp(scores)
 
-    def bits(slots: Tensor) -> Tensor:
-        return random_bits(seed, list_ids, num_samples, slots)
+    samples = tf.range(num_samples)
 
-    def from_all() -> Tensor:
-        times = exponential(bits(tf.range(size)), dtype)
-        keys = tf.math.log(times) - scores[:, tf.newaxis] if wide else times * waits[:, tf.newaxis]
-        return smallest(tf.reshape(keys, [-1, size]), num_picks)
+    def from_all(samples: Tensor) -> Tensor:
+        times = exponential(random_bits(seed, list_ids, samples, tf.range(size)), dtype)
+        keys = tf.math.log(times) - scores[:, tf.newaxis] if wide else times / rates[:, tf.newaxis]
+        return tf.reshape(
+            smallest(tf.reshape(keys, [-1, size]), num_picks), [-1, tf.shape(samples)[0], num_picks]
+        )
+
+    def from_all_in_turn() -> Tensor:
+        """The same in 1 / S of the memory."""
+        picks = tf.map_fn(lambda i: from_all(i[tf.newaxis])[:, 0], samples, fn_output_signature=tf.int32)
+        return tf.transpose(picks, [1, 0, 2])
 
     def from_groups() -> tuple[Tensor, Tensor]:
         num_chosen, group_size = num_picks + _SPARE_GROUPS, size // NUM_GROUPS
-        u = uniform(bits(tf.range(size)), dtype)
-        bounds = u * (1.0 + u * (0.5 + u * (1.0 / 3.0 + u * 0.25))) * waits[:, tf.newaxis]
+        u = uniform(random_bits(seed, list_ids, samples, tf.range(size)), dtype)
+        bounds = u * (1.0 + u * (0.5 + u * (1.0 / 3.0 + u * 0.25))) / rates[:, tf.newaxis]
         bounds = tf.reduce_min(tf.reshape(bounds, [-1, group_size, NUM_GROUPS]), axis=1)
         # The group's number takes the place of the last bits of its bound, which can only lower it.
         order = tf.bitcast(tf.cast(bounds, tf.float32), tf.int32) & ~_GROUP_BITS | tf.range(NUM_GROUPS)
         order = smallest_integers(tf.transpose(order), num_chosen)
         slots = (order & _GROUP_BITS)[..., tf.newaxis] + NUM_GROUPS * tf.range(group_size)
         slots = tf.reshape(tf.transpose(slots, [1, 0, 2]), [-1, num_samples, num_chosen * group_size])
-        times = tf.reshape(exponential(bits(slots), dtype) * at(waits, slots), [-1, num_chosen * group_size])
-        times, places = tf.math.top_k(-times, num_picks)
-        picks = tf.gather(tf.reshape(slots, [-1, num_chosen * group_size]), places, batch_dims=1)
-        # A reduction where [:, -1] would do: a slice of a slice keeps XLA from seeing a top-k in it, and it sorts.
-        last, bound = -tf.reduce_min(times, axis=1), tf.bitcast(order[-1] & ~_GROUP_BITS, tf.float32)
+        times = exponential(random_bits(seed, list_ids, samples, slots), dtype) / at(rates, slots)
+        times = tf.reshape(times, [-1, num_chosen * group_size])
+        places = smallest(times, num_picks)
+        picks = take(tf.reshape(slots, [-1, num_chosen * group_size]), places)
+        last, bound = take(times, places[:, -1:])[:, 0], tf.bitcast(order[-1] & ~_GROUP_BITS, tf.float32)
+        picks = tf.reshape(picks, [-1, num_samples, num_picks])
         return picks, tf.reduce_all(last * (1.0 + 1e-5) <= tf.cast(bound, dtype))
 
     is_cut = isinstance(size, int) and isinstance(num_picks, int) and group_size(size, num_picks) > 1
-    if is_cut and size % NUM_GROUPS == 0 and not wide:
-        picks, is_certain = from_groups()
-        picks = tf.cond(is_certain, lambda: picks, from_all)
-    else:
-        picks = from_all()
-    return tf.reshape(picks, [-1, num_samples, num_picks])
+    if not (is_cut and size % NUM_GROUPS == 0):
+        return from_all(samples)
+    if wide:
+        return from_all_in_turn()
+    picks, is_certain = from_groups()
+    return tf.cond(is_certain, lambda: picks, from_all_in_turn)
 
 
 def smallest(keys: Tensor, k: Any) -> Tensor:
@@ -150,11 +158,11 @@ def smallest(keys: Tensor, k: Any) -> Tensor:
       k: 1 <= k <= n; may be a scalar tensor.
     """
     size = keys.shape[1]
-    if not (
-        isinstance(k, int) and size is not None and size >= 32 and 4 * k >= size and keys.dtype == tf.float32
-    ):
+    is_static = isinstance(k, int) and size is not None and keys.dtype == tf.float32
+    if not is_static or (k > _FEW and (size < 32 or 4 * k < size)):
         return tf.math.top_k(-keys, k).indices
-    # For most of a row the network below is four times as fast on CPU as XLA's top-k, and its sort is slower still.
+    # XLA would compute the keys once for each pick, were not the last step to them a division or a logarithm, which it
+    # takes for dear. On CPU what follows is two to five times as fast as XLA's top-k.
     order = tf.bitcast(keys, tf.int32)
     order = tf.where(order < 0, order ^ 0x7FFFFFFF, order)  # as integers in the order of the floats
     order = tf.cast(order, tf.int64) * (1 << 32) + tf.range(size, dtype=tf.int64)
@@ -162,14 +170,31 @@ def smallest(keys: Tensor, k: Any) -> Tensor:
 
 
 def smallest_integers(x: Tensor, k: int) -> Tensor:
-    """The k smallest of each column in rising order, [k, columns]: a bitonic network over all columns at once.
-
-    It is made of minima and maxima of long vectors.
+    """The k smallest of each column in rising order, [k, columns], by minima and maxima of long vectors.
 
     Args:
-      x: integers [n, columns], n static.
+      x: integers [n, columns], n static; those of a column differ, and none is the greatest of its type.
       k: 1 <= k <= n.
     """
+    return (_one_by_one if k <= _FEW else _bitonic)(x, k)
+
+
+def _one_by_one(x: Tensor, k: int) -> Tensor:
+    """Each is the smallest of those above the one before."""
+    greatest = x.dtype.max
+    x = tf.pad(x, [[0, -x.shape[0] % PARTS], [0, 0]], constant_values=greatest)
+
+    def next_of(last: Tensor) -> Tensor:
+        return over(0, x.shape[0], lambda rows: tf.where(x[rows] > last, x[rows], greatest), tf.minimum)
+
+    chosen = [over(0, x.shape[0], lambda rows: x[rows], tf.minimum)]
+    for _ in range(k - 1):
+        chosen.append(next_of(chosen[-1]))
+    return tf.concat(chosen, axis=0)
+
+
+def _bitonic(x: Tensor, k: int) -> Tensor:
+    """A bitonic network over all columns at once."""
     size = x.shape[0]
     num_kept, num_slots = _power_of_2(k), _power_of_2(size)
     x = tf.pad(x, [[0, num_slots - size], [0, 0]], constant_values=x.dtype.max)
