@@ -85,13 +85,12 @@ def as_lists(target: Any, student: Any, mask: Any, temperature: Any = 1.0) -> tu
 def from_best(scores: Tensor, mask: Tensor) -> Tensor:
     """Each list's scores less its best one; NO_SCORE in the padding."""
     masked = tf.where(mask, scores, NO_SCORE)
-    best = over(1, scores.shape[1] or tf.shape(scores)[1], lambda docs: masked[:, docs], tf.maximum)
+    size: Any = scores.shape[1] or tf.shape(scores)[1]
+    best = over(1, size, lambda docs: masked[:, docs], tf.maximum)
     return tf.where(mask, scores - tf.stop_gradient(best), NO_SCORE)
 
 
-def over(
-    axis: int, size: int | None, of_part: Callable[[slice], Tensor], combine: Callable = tf.add
-) -> Tensor:
+def over(axis: int, size: Any, of_part: Callable[[slice], Tensor], combine: Callable = tf.add) -> Tensor:
     """The sum, minimum or maximum along an axis of an array that XLA never builds.
 
     XLA on CPU builds what it reduces, but not the parts that are combined before.
