@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import contextvars
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import tensorflow as tf
@@ -85,27 +85,30 @@ def as_lists(target: Any, student: Any, mask: Any, temperature: Any = 1.0) -> tu
 def from_best(scores: Tensor, mask: Tensor) -> Tensor:
     """Each list's scores less its best one; NO_SCORE in the padding."""
     masked = tf.where(mask, scores, NO_SCORE)
-    size: Any = scores.shape[1] or tf.shape(scores)[1]
-    best = over(1, size, lambda docs: masked[:, docs], tf.maximum)
+    size = scores.shape[1] or tf.shape(scores)[1]
+    best = over(1, (masked[:, docs] for docs in parts(size)), tf.maximum)
     return tf.where(mask, scores - tf.stop_gradient(best), NO_SCORE)
 
 
-def over(axis: int, size: Any, of_part: Callable[[slice], Tensor], combine: Callable = tf.add) -> Tensor:
+def parts(size: Any) -> list[slice]:
+    """Of an axis of that size, which may be a scalar tensor: for `over`."""
+    num_parts = PARTS if isinstance(size, int) and size % PARTS == 0 else 1
+    width = size // num_parts
+    return [slice(i * width, (i + 1) * width) for i in range(num_parts)]
+
+
+def over(axis: int, of_parts: Iterable[Tensor], combine: Callable = tf.add) -> Tensor:
     """The sum, minimum or maximum along an axis of an array that XLA never builds.
 
     XLA on CPU builds what it reduces, but not the parts that are combined before.
 
     Args:
       axis: is kept, with length 1.
-      size: of that axis; may be a scalar tensor.
-      of_part: the array where the axis is cut to a slice.
+      of_parts: the array, cut along the axis into parts of one size.
       combine: tf.add, tf.minimum or tf.maximum.
     """
-    num_parts = PARTS if isinstance(size, int) and size % PARTS == 0 else 1
-    width = size // num_parts
-    parts = [of_part(slice(i * width, (i + 1) * width)) for i in range(num_parts)]
     reduce = {tf.add: tf.reduce_sum, tf.minimum: tf.reduce_min, tf.maximum: tf.reduce_max}[combine]
-    return reduce(functools.reduce(combine, parts), axis=axis, keepdims=True)
+    return reduce(functools.reduce(combine, of_parts), axis=axis, keepdims=True)
 
 
 def log_softmax(scores: Tensor, mask: Tensor) -> Tensor:

@@ -5,6 +5,7 @@ Shapes: B lists, S samples, n list_size, K picks.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import tensorflow as tf
@@ -111,7 +112,7 @@ def draw(scores: Tensor, *, num_picks: Any, num_samples: int, seed: Any, list_id
 
     samples = tf.range(num_samples)
 
-    def from_all(samples: Tensor) -> Tensor:
+    def from_all(samples: Tensor, smallest: Callable[[Tensor, Any], Tensor]) -> Tensor:
         times = exponential(random_bits(seed, list_ids, samples, tf.range(size)), dtype)
         keys = tf.math.log(times) - scores[:, tf.newaxis] if wide else times / rates[:, tf.newaxis]
         return tf.reshape(
@@ -120,7 +121,9 @@ def draw(scores: Tensor, *, num_picks: Any, num_samples: int, seed: Any, list_id
 
     def from_all_in_turn() -> Tensor:
         """The same in 1 / S of the memory."""
-        picks = tf.map_fn(lambda i: from_all(i[tf.newaxis])[:, 0], samples, fn_output_signature=tf.int32)
+        picks = tf.map_fn(
+            lambda i: from_all(i[tf.newaxis], _top_k)[:, 0], samples, fn_output_signature=tf.int32
+        )
         return tf.transpose(picks, [1, 0, 2])
 
     def from_groups() -> tuple[Tensor, Tensor]:
@@ -143,7 +146,7 @@ def draw(scores: Tensor, *, num_picks: Any, num_samples: int, seed: Any, list_id
 
     is_cut = isinstance(size, int) and isinstance(num_picks, int) and group_size(size, num_picks) > 1
     if not (is_cut and size % NUM_GROUPS == 0):
-        return from_all(samples)
+        return from_all(samples, smallest)
     if wide:
         return from_all_in_turn()
     picks, is_certain = from_groups()
@@ -160,13 +163,17 @@ def smallest(keys: Tensor, k: Any) -> Tensor:
     size = keys.shape[1]
     is_static = isinstance(k, int) and size is not None and keys.dtype == tf.float32
     if not is_static or (k > _FEW and (size < 32 or 4 * k < size)):
-        return tf.math.top_k(-keys, k).indices
+        return _top_k(keys, k)
     # XLA would compute the keys once for each pick, were not the last step to them a division or a logarithm, which it
     # takes for dear. On CPU what follows is two to five times as fast as XLA's top-k.
     order = tf.bitcast(keys, tf.int32)
     order = tf.where(order < 0, order ^ 0x7FFFFFFF, order)  # as integers in the order of the floats
     order = tf.cast(order, tf.int64) * (1 << 32) + tf.range(size, dtype=tf.int64)
     return tf.transpose(tf.cast(smallest_integers(tf.transpose(order), k) % (1 << 32), tf.int32))
+
+
+def _top_k(keys: Tensor, k: Any) -> Tensor:
+    return tf.math.top_k(-keys, k).indices
 
 
 def smallest_integers(x: Tensor, k: int) -> Tensor:
@@ -182,14 +189,11 @@ def smallest_integers(x: Tensor, k: int) -> Tensor:
 def _one_by_one(x: Tensor, k: int) -> Tensor:
     """Each is the smallest of those above the one before."""
     greatest = x.dtype.max
-    x = tf.pad(x, [[0, -x.shape[0] % PARTS], [0, 0]], constant_values=greatest)
-
-    def next_of(last: Tensor) -> Tensor:
-        return over(0, x.shape[0], lambda rows: tf.where(x[rows] > last, x[rows], greatest), tf.minimum)
-
-    chosen = [over(0, x.shape[0], lambda rows: x[rows], tf.minimum)]
-    for _ in range(k - 1):
-        chosen.append(next_of(chosen[-1]))
+    rows = tf.split(tf.pad(x, [[0, -x.shape[0] % PARTS], [0, 0]], constant_values=greatest), PARTS)
+    chosen = [over(0, rows, tf.minimum)]
+    while len(chosen) < k:
+        last = chosen[-1]
+        chosen.append(over(0, (tf.where(row > last, row, greatest) for row in rows), tf.minimum))
     return tf.concat(chosen, axis=0)
 
 

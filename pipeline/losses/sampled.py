@@ -10,7 +10,7 @@ from typing import Any
 import tensorflow as tf
 
 from pipeline.losses import plackett_luce
-from pipeline.losses.lists import NO_SCORE, PARTS, Tensor, from_best, over, usual_or_not
+from pipeline.losses.lists import NO_SCORE, PARTS, Tensor, from_best, over, parts, usual_or_not
 from pipeline.losses.plackett_luce import at, scaled_cumsum
 
 # exp() of scores within this many nats of the best one, and sums and quotients of such numbers, fit into float32.
@@ -123,7 +123,7 @@ def _shares(
     num_samples, size = left.shape[1], left.shape[2] or tf.shape(left)[2]
     if wide:
         rest_scale = over(
-            2, size, lambda d: tf.where(left[..., d], scores[:, tf.newaxis, d], NO_SCORE), tf.maximum
+            2, (tf.where(left[..., d], scores[:, tf.newaxis, d], NO_SCORE) for d in parts(size)), tf.maximum
         )
 
         def rest(docs: slice) -> Tensor:
@@ -139,8 +139,8 @@ def _shares(
         def rest(docs: slice) -> Tensor:
             return tf.where(left[..., docs], weights[:, tf.newaxis, docs], 0.0)
 
-    rest_sum = over(2, size, rest)
-    rest_values = over(2, size, lambda docs: rest(docs) * values[:, tf.newaxis, docs])
+    rest_sum = over(2, map(rest, parts(size)))
+    rest_values = over(2, (rest(docs) * values[:, tf.newaxis, docs] for docs in parts(size)))
     sums_scale, (sums, value_sums) = scaled_cumsum(
         scale,
         tf.concat([picked, rest_sum], axis=2),
@@ -156,13 +156,16 @@ def _shares(
         picked = tf.exp(picked_scale - sums_scale[..., :-1])
         share_of_left = over(
             1,
-            num_samples,
-            lambda i: tf.where(
-                left[:, i], tf.exp(scores[:, tf.newaxis] - rest_scale[:, i]) * inverse_sums[:, i, -1:], 0.0
+            (
+                tf.where(
+                    left[:, i],
+                    tf.exp(scores[:, tf.newaxis] - rest_scale[:, i]) * inverse_sums[:, i, -1:],
+                    0.0,
+                )
+                for i in parts(num_samples)
             ),
         )
     else:
-        share_of_left = weights[:, tf.newaxis] * over(
-            1, num_samples, lambda i: tf.where(left[:, i], inverse_sums[:, i, -1:], 0.0)
-        )
+        shares = (tf.where(left[:, i], inverse_sums[:, i, -1:], 0.0) for i in parts(num_samples))
+        share_of_left = weights[:, tf.newaxis] * over(1, shares)
     return log_sums, value_sums / sums, picked * inverse_sums[..., :-1], share_of_left[:, 0]

@@ -65,6 +65,9 @@ class TrainingStep(keras.Model):
         self.scorer, self.per_list_loss, self.seed = scorer, loss, seed
         self.list_size, self.num_chunks = batches.list_size, batches.num_chunks
         self.compile_loss = compile_loss
+        # Made once, since Keras traces a step twice.
+        self._compiled = tf.function(self._value_and_gradient, jit_compile=True, autograph=False)
+        self._compiled_usual = tf.function(self._usual_value_and_gradient, jit_compile=True, autograph=False)
         self.loss_sum = keras.metrics.Sum("loss_sum")
         self.num_lists = keras.metrics.Sum("num_lists")
         self.distribute_reduction_method = "first"  # the metrics are sums over replicas already
@@ -157,30 +160,33 @@ class TrainingStep(keras.Model):
     ) -> tuple[tf.Tensor, tf.Tensor]:
         """The loss of each list [B] and the gradient of their sum by the scores of their slots [B, L]."""
 
-        def value_and_gradient(
-            student: tf.Tensor,
-            teacher: tf.Tensor,
-            labels: tf.Tensor,
-            sizes: tf.Tensor,
-            list_ids: tf.Tensor,
-            step: tf.Tensor,
-        ) -> tuple[tf.Tensor, tf.Tensor]:
-            mask = tf.sequence_mask(sizes, self.list_size)
-            # Noise is a function of (run seed, step, list), so it is the same on any number of replicas.
-            seed = tf.stack([self.seed, tf.cast(step, tf.int32)])
-            with tf.GradientTape() as tape:
-                tape.watch(student)
-                per_list = self.per_list_loss(teacher, labels, student, mask, seed=seed, list_ids=list_ids)
-            return per_list, tape.gradient(per_list, student)
-
         index, mask = list_index(batch["sizes"], self.list_size)
         student = tf.where(mask, tf.gather(scores, index), 0.0)
         lists = (student, batch["teacher"], batch["labels"], batch["sizes"], batch["list_ids"], step)
         if not self.compile_loss:
-            return value_and_gradient(*lists)
-        compiled = tf.function(value_and_gradient, jit_compile=True, autograph=False)
-        with usual_inputs_only():
-            usual = tf.function(value_and_gradient, jit_compile=True, autograph=False)(*lists)
+            return self._value_and_gradient(*lists)
+        usual = self._compiled_usual(*lists)
         is_usual = tf.reduce_all(tf.math.is_finite(usual[0]))
         # XLA compiles a function when it first runs: this one seldom does.
-        return tf.cond(is_usual, lambda: usual, lambda: compiled(*lists))
+        return tf.cond(is_usual, lambda: usual, lambda: self._compiled(*lists))
+
+    def _usual_value_and_gradient(self, *lists: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        with usual_inputs_only():
+            return self._value_and_gradient(*lists)
+
+    def _value_and_gradient(
+        self,
+        student: tf.Tensor,
+        teacher: tf.Tensor,
+        labels: tf.Tensor,
+        sizes: tf.Tensor,
+        list_ids: tf.Tensor,
+        step: tf.Tensor,
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        mask = tf.sequence_mask(sizes, self.list_size)
+        # Noise is a function of (run seed, step, list), so it is the same on any number of replicas.
+        seed = tf.stack([self.seed, tf.cast(step, tf.int32)])
+        with tf.GradientTape() as tape:
+            tape.watch(student)
+            per_list = self.per_list_loss(teacher, labels, student, mask, seed=seed, list_ids=list_ids)
+        return per_list, tape.gradient(per_list, student)
