@@ -5,6 +5,7 @@ Shapes: D documents of a batch, B lists, L slots of a list.
 
 from __future__ import annotations
 
+import functools
 from typing import Protocol
 
 import tensorflow as tf
@@ -12,7 +13,7 @@ import tf_keras as keras
 
 from pipeline.config import ConfigError, nearest
 from pipeline.data.packing import PackedBatches, list_index
-from pipeline.losses.lists import usual_inputs_only
+from pipeline.losses.lists import inputs_are_usual
 from pipeline.losses.registry import LABEL, make_loss
 from pipeline.models.layout import Layout
 from pipeline.models.networks import Scorer
@@ -66,8 +67,14 @@ class TrainingStep(keras.Model):
         self.list_size, self.num_chunks = batches.list_size, batches.num_chunks
         self.compile_loss = compile_loss
         # Made once, since Keras traces a step twice.
-        self._compiled = tf.function(self._value_and_gradient, jit_compile=True, autograph=False)
-        self._compiled_usual = tf.function(self._usual_value_and_gradient, jit_compile=True, autograph=False)
+        self._of_usual, self._of_unusual = (
+            tf.function(
+                functools.partial(self._value_and_gradient, are_usual=are_usual),
+                jit_compile=True,
+                autograph=False,
+            )
+            for are_usual in (True, False)
+        )
         self.loss_sum = keras.metrics.Sum("loss_sum")
         self.num_lists = keras.metrics.Sum("num_lists")
         self.distribute_reduction_method = "first"  # the metrics are sums over replicas already
@@ -165,14 +172,10 @@ class TrainingStep(keras.Model):
         lists = (student, batch["teacher"], batch["labels"], batch["sizes"], batch["list_ids"], step)
         if not self.compile_loss:
             return self._value_and_gradient(*lists)
-        usual = self._compiled_usual(*lists)
+        usual = self._of_usual(*lists)
         is_usual = tf.reduce_all(tf.math.is_finite(usual[0]))
         # XLA compiles a function when it first runs: this one seldom does.
-        return tf.cond(is_usual, lambda: usual, lambda: self._compiled(*lists))
-
-    def _usual_value_and_gradient(self, *lists: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        with usual_inputs_only():
-            return self._value_and_gradient(*lists)
+        return tf.cond(is_usual, lambda: usual, lambda: self._of_unusual(*lists))
 
     def _value_and_gradient(
         self,
@@ -182,11 +185,12 @@ class TrainingStep(keras.Model):
         sizes: tf.Tensor,
         list_ids: tf.Tensor,
         step: tf.Tensor,
+        are_usual: bool | None = None,
     ) -> tuple[tf.Tensor, tf.Tensor]:
         mask = tf.sequence_mask(sizes, self.list_size)
         # Noise is a function of (run seed, step, list), so it is the same on any number of replicas.
         seed = tf.stack([self.seed, tf.cast(step, tf.int32)])
-        with tf.GradientTape() as tape:
+        with tf.GradientTape() as tape, inputs_are_usual(are_usual):
             tape.watch(student)
             per_list = self.per_list_loss(teacher, labels, student, mask, seed=seed, list_ids=list_ids)
         return per_list, tape.gradient(per_list, student)
