@@ -10,7 +10,10 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 # XLA else fills half of an AVX-512 register, which costs the losses a tenth of their time and more; XLA reads this as
 # it compiles for the first time.
-if "xla_cpu_prefer_vector_width" not in os.environ.get("XLA_FLAGS", ""):
-    os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_cpu_prefer_vector_width=512"
+_flags = os.environ.get("XLA_FLAGS", "").strip()
+if "xla_cpu_prefer_vector_width" not in _flags and (
+    not _flags or _flags.startswith("-")
+):  # else it names a file
+    os.environ["XLA_FLAGS"] = f"{_flags} --xla_cpu_prefer_vector_width=512".strip()
 
 __version__ = "0.1.0"

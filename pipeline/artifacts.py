@@ -89,29 +89,40 @@ class _Lease(filelock.SoftFileLease):
     """A dead holder's lock is taken over also where filelock would wait for ever.
 
     That is where two names cannot be exchanged, as on NFS: here the contender that makes a hard link of the dead lock,
-    named by its content, may remove the lock, for whatever came to its place meanwhile has another content. And it is
-    where the holder died before it wrote its name into the lock, which is empty then.
+    named by what it is, may remove the lock, unless the link shows that another one has come to its place. And it
+    is where the holder died before it wrote its name into the lock, which is empty then.
     """
+
+    _empty: tuple[int, ...] | None = None  # the empty lock that was seen last, and since when
+    _empty_since = 0.0
 
     def _try_break_stale_lock(self) -> None:
         super()._try_break_stale_lock()
         with contextlib.suppress(OSError):  # another contender was first
             marker = os.lstat(self.lock_file)
-            if marker.st_size == 0 and self._marker_unchanged_for(marker) >= self.lease_duration:
+            empty = None if marker.st_size else (marker.st_ino, marker.st_mtime_ns, marker.st_ctime_ns)
+            if empty != self._empty:
+                self._empty, self._empty_since = empty, time.monotonic()
+            elif empty and time.monotonic() - self._empty_since >= self.lease_duration:
                 self._take_over(marker, None)
 
     def _take_over(self, marker: os.stat_result, breaker_pid: int | None) -> None:
         super()._take_over(marker, breaker_pid)
         lock = Path(self.lock_file)
-        content, now = lock.read_bytes(), lock.lstat()
-        if (now.st_ino, now.st_mtime) != (marker.st_ino, marker.st_mtime):
+
+        def is_judged(path: Path) -> bool:
+            return (path.lstat().st_ino, path.lstat().st_mtime) == (marker.st_ino, marker.st_mtime)
+
+        content = lock.read_bytes()
+        if not is_judged(lock):
             return  # taken over, or alive after all
-        dead = lock.with_name(f"{lock.name}.{hashlib.sha256(content).hexdigest()[:16]}.dead")
+        name = fingerprint([content.hex(), marker.st_ino, marker.st_mtime])[:16]
+        dead = lock.with_name(f"{lock.name}.{name}.dead")
         os.link(
             lock, dead
         )  # an OSError, as where another contender was first, is for the caller: it tries again
         try:
-            if dead.read_bytes() == content:
+            if is_judged(dead) and dead.read_bytes() == content:
                 lock.unlink()
         finally:
             dead.unlink()

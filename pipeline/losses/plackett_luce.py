@@ -112,11 +112,11 @@ def draw(scores: Tensor, *, num_picks: Any, num_samples: int, seed: Any, list_id
 
     samples = tf.range(num_samples)
 
-    def from_all(samples: Tensor, smallest: Callable[[Tensor, Any], Tensor]) -> Tensor:
+    def from_all(samples: Tensor, find: Callable[[Tensor, Any], Tensor]) -> Tensor:
         times = exponential(random_bits(seed, list_ids, samples, tf.range(size)), dtype)
         keys = tf.math.log(times) - scores[:, tf.newaxis] if wide else times / rates[:, tf.newaxis]
         return tf.reshape(
-            smallest(tf.reshape(keys, [-1, size]), num_picks), [-1, tf.shape(samples)[0], num_picks]
+            find(tf.reshape(keys, [-1, size]), num_picks), [-1, tf.shape(samples)[0], num_picks]
         )
 
     def from_all_in_turn() -> Tensor:
@@ -140,7 +140,9 @@ def draw(scores: Tensor, *, num_picks: Any, num_samples: int, seed: Any, list_id
         times = tf.reshape(times, [-1, num_chosen * group_size])
         places = smallest(times, num_picks)
         picks = take(tf.reshape(slots, [-1, num_chosen * group_size]), places)
-        last, bound = take(times, places[:, -1:])[:, 0], tf.bitcast(order[-1] & ~_GROUP_BITS, tf.float32)
+        # A reduction where [:, -1] would do: a slice of a slice keeps XLA from seeing a top-k in it, and it sorts.
+        last = tf.reduce_max(take(times, places), axis=1)
+        bound = tf.bitcast(order[-1] & ~_GROUP_BITS, tf.float32)
         picks = tf.reshape(picks, [-1, num_samples, num_picks])
         return picks, tf.reduce_all(last * (1.0 + 1e-5) <= tf.cast(bound, dtype))
 

@@ -166,7 +166,6 @@ class TrainingStep(keras.Model):
         self, scores: tf.Tensor, batch: dict[str, tf.Tensor], step: tf.Tensor
     ) -> tuple[tf.Tensor, tf.Tensor]:
         """The loss of each list [B] and the gradient of their sum by the scores of their slots [B, L]."""
-
         index, mask = list_index(batch["sizes"], self.list_size)
         student = tf.where(mask, tf.gather(scores, index), 0.0)
         lists = (student, batch["teacher"], batch["labels"], batch["sizes"], batch["list_ids"], step)
@@ -187,6 +186,7 @@ class TrainingStep(keras.Model):
         step: tf.Tensor,
         are_usual: bool | None = None,
     ) -> tuple[tf.Tensor, tf.Tensor]:
+        """As `_loss_of_lists`, of padded lists; see `inputs_are_usual`."""
         mask = tf.sequence_mask(sizes, self.list_size)
         # Noise is a function of (run seed, step, list), so it is the same on any number of replicas.
         seed = tf.stack([self.seed, tf.cast(step, tf.int32)])
