@@ -10,7 +10,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from pipeline.losses.lists import NO_SCORE, PARTS, Tensor, over, take
+from pipeline.losses.lists import NO_SCORE, PARTS, Tensor, over, parts, take
 
 
 def _mix(x: Tensor) -> Tensor:
@@ -80,7 +80,8 @@ def exponential(bits: Tensor, dtype: tf.DType) -> Tensor:
 NUM_GROUPS = 128
 _SPARE_GROUPS = 5
 _GROUP_BITS = NUM_GROUPS - 1
-_FEW = 16  # picks that are found one by one: the time to compile grows with them
+_FEW = 16  # picks are found one by one: the time to compile grows with them
+_SHORT = 256  # slots of a list for that: beyond, XLA's top-k is as fast
 
 
 def group_size(list_size: int, num_picks: int) -> int:
@@ -124,7 +125,7 @@ def draw(scores: Tensor, *, num_picks: Any, num_samples: int, seed: Any, list_id
         picks = tf.map_fn(
             lambda i: from_all(i[tf.newaxis], _top_k)[:, 0], samples, fn_output_signature=tf.int32
         )
-        return tf.transpose(picks, [1, 0, 2])
+        return _transposed(picks, [1, 0, 2])
 
     def from_groups() -> tuple[Tensor, Tensor]:
         num_chosen, group_size = num_picks + _SPARE_GROUPS, size // NUM_GROUPS
@@ -133,9 +134,9 @@ def draw(scores: Tensor, *, num_picks: Any, num_samples: int, seed: Any, list_id
         bounds = tf.reduce_min(tf.reshape(bounds, [-1, group_size, NUM_GROUPS]), axis=1)
         # The group's number takes the place of the last bits of its bound, which can only lower it.
         order = tf.bitcast(tf.cast(bounds, tf.float32), tf.int32) & ~_GROUP_BITS | tf.range(NUM_GROUPS)
-        order = smallest_integers(tf.transpose(order), num_chosen)
+        order = smallest_integers(_transposed(order), num_chosen)
         slots = (order & _GROUP_BITS)[..., tf.newaxis] + NUM_GROUPS * tf.range(group_size)
-        slots = tf.reshape(tf.transpose(slots, [1, 0, 2]), [-1, num_samples, num_chosen * group_size])
+        slots = tf.reshape(_transposed(slots, [1, 0, 2]), [-1, num_samples, num_chosen * group_size])
         times = exponential(random_bits(seed, list_ids, samples, slots), dtype) / at(rates, slots)
         times = tf.reshape(times, [-1, num_chosen * group_size])
         places = smallest(times, num_picks)
@@ -164,14 +165,19 @@ def smallest(keys: Tensor, k: Any) -> Tensor:
     """
     size = keys.shape[1]
     is_static = isinstance(k, int) and size is not None and keys.dtype == tf.float32
-    if not is_static or (k > _FEW and (size < 32 or 4 * k < size)):
+    if not is_static or not ((k <= _FEW and size <= _SHORT) or (size >= 32 and 4 * k >= size)):
         return _top_k(keys, k)
     # XLA would compute the keys once for each pick, were not the last step to them a division or a logarithm, which it
-    # takes for dear. On CPU what follows is two to five times as fast as XLA's top-k.
-    order = tf.bitcast(keys, tf.int32)
+    # takes for dear. On CPU what follows is up to four times as fast as XLA's top-k.
+    order = tf.bitcast(tf.transpose(keys), tf.int32)
     order = tf.where(order < 0, order ^ 0x7FFFFFFF, order)  # as integers in the order of the floats
-    order = tf.cast(order, tf.int64) * (1 << 32) + tf.range(size, dtype=tf.int64)
-    return tf.transpose(tf.cast(smallest_integers(tf.transpose(order), k) % (1 << 32), tf.int32))
+    order = tf.cast(order, tf.int64) * (1 << 32) + tf.range(size, dtype=tf.int64)[:, tf.newaxis]
+    return _transposed(tf.cast(smallest_integers(order, k) % (1 << 32), tf.int32))
+
+
+def _transposed(x: Tensor, axes: list[int] | None = None) -> Tensor:
+    """int32, moved as floats: of integers TensorFlow says on the terminal that oneDNN cannot move them."""
+    return tf.bitcast(tf.transpose(tf.bitcast(x, tf.float32), axes), tf.int32)
 
 
 def _top_k(keys: Tensor, k: Any) -> Tensor:
@@ -191,12 +197,13 @@ def smallest_integers(x: Tensor, k: int) -> Tensor:
 def _one_by_one(x: Tensor, k: int) -> Tensor:
     """Each is the smallest of those above the one before."""
     greatest = x.dtype.max
-    rows = tf.split(tf.pad(x, [[0, -x.shape[0] % PARTS], [0, 0]], constant_values=greatest), PARTS)
+    x = tf.pad(x, [[0, -x.shape[0] % PARTS], [0, 0]], constant_values=greatest)
+    rows = [x[part] for part in parts(x.shape[0])]
     chosen = [over(0, rows, tf.minimum)]
     while len(chosen) < k:
         last = chosen[-1]
         chosen.append(over(0, (tf.where(row > last, row, greatest) for row in rows), tf.minimum))
-    return tf.concat(chosen, axis=0)
+    return tf.stack(chosen)[:, 0]
 
 
 def _bitonic(x: Tensor, k: int) -> Tensor:
