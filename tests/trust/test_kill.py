@@ -50,8 +50,12 @@ def test_killed_at_random_moments(tmp_path, whole, fault):
         process = start(tmp_path, log=path.name)
         while process.is_alive() and not (path.exists() and f"INFO stage {stage}" in path.read_text()):
             time.sleep(0.02)
-        # The first kill in a stage comes before the next stage may have begun.
-        process.join(chance.uniform(0, whole["run"]["seconds"][stage] if stage in stages else 0.1))
+        # The first kill in a stage comes early, the others as the next stage begins at the latest: on a machine that is
+        # faster now than when `whole` was made, a later stage would else be finished before its own kills.
+        seconds = chance.uniform(0, whole["run"]["seconds"][stage] if stage in stages else 0.1)
+        last = time.monotonic() + seconds
+        while process.is_alive() and time.monotonic() < last and last_stage(path.read_text()) == stage:
+            time.sleep(0.02)
         process.kill()
         process.join()
         if process.exitcode == 0:  # it was faster
