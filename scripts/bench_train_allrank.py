@@ -29,6 +29,7 @@ from allrank.models.model import make_model  # noqa: E402  (after the limit of t
 from allrank.training import train_utils  # noqa: E402  (after the limit of threads)
 
 logging.disable(logging.CRITICAL)
+device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 torch.set_num_threads(threads)
 torch.manual_seed(0)
 np.random.seed(0)  # noqa: NPY002  (allRank draws from it)
@@ -57,7 +58,7 @@ model = make_model(
     transformer=None,
     post_model={"d_output": 1, "output_activation": None},
     n_features=workload.NUM_FEATURES,
-)
+).to(device)
 optimizer = torch.optim.Adam(model.parameters(), workload.LEARNING_RATE)
 num_docs = int(np.minimum(sizes, workload.CUT).sum())
 meters = []
@@ -66,10 +67,10 @@ if mode == "fit":
     for _ in range(epochs):
         with workload.Meter() as meter, tempfile.TemporaryDirectory() as folder:
             train_utils.fit(1, model, listMLE, optimizer, None, train_batches, vali_batches, config, None, 1000,
-                            torch.device("cpu"), folder, folder)  # fmt: skip
+                            device, folder, folder)  # fmt: skip
         meters.append(meter)
 else:
-    batches = list(train_batches)
+    batches = [[tensor.to(device) for tensor in batch] for batch in train_batches]
     model.train()
     for _ in range(epochs):
         with workload.Meter() as meter:

@@ -9,7 +9,6 @@ import bench_workload as workload
 
 mode, threads, epochs = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
 workload.limit_threads(threads)
-os.environ["JAX_PLATFORMS"] = "cpu"
 if threads == 1:
     os.environ["XLA_FLAGS"] = "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"
 
