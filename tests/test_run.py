@@ -186,6 +186,13 @@ def test_without_a_baseline(tiny):
     assert [(c["a"], c["b"]) for c in result["comparisons"]] == [("student", "teacher")]
 
 
+def test_the_baseline_learns_from_a_loss_of_tfr(first, tiny):
+    of_ours = first[1]["models"]
+    of_tfr = Run(tiny("loss.label_loss=tfr_gumbel_approx_ndcg", run="of_tfr"))()["models"]
+    assert of_tfr["student"]["metrics"] == of_ours["student"]["metrics"]  # loss.label_weight is 0
+    assert of_tfr["baseline"]["metrics"] != of_ours["baseline"]["metrics"]
+
+
 def test_an_option_that_the_loss_does_not_have_stops_before_anything_is_made(tiny):
     with pytest.raises(ValueError, match="sample_sizes"):
         Run(tiny("+loss.sample_sizes=3", run="wrong"))

@@ -13,7 +13,7 @@ class LossConfig:
     """The student's loss: (1 - w) * distillation loss + w * label loss; on lists without labels w is 0."""
 
     name: str
-    label_loss: str  # of the mixture, and of the baseline
+    label_loss: str  # of the mixture, and of the baseline: pipeline.losses.registry.LABEL
     label_weight: float  # w at the first step
     label_schedule: str  # of w: constant; linear or cosine, to label_weight_end at the last step
     label_weight_end: float | None

@@ -2,11 +2,11 @@
 
 Shared by all: `labels` >= 0 and `student` [lists, list_size], `mask`, `seed`, `list_ids` and `reduce` as in `softmax`.
 Where tensorflow-ranking's are defined (float32, no padding, scores within 80 nats), the tests hold that these equal
-them. They are not called, though nearly as fast (theirs / ours under XLA, CPU time with gradient, 32 lists of up to
-120: softmax 1.0, ListMLE, LambdaLoss and ApproxNDCG 1.3, pairwise logistic 0.5): their pairwise logistic loss has no
-gradient between documents of equal score; LambdaLoss and ListMLE break ties by a stateful generator, not by (seed,
-step, list), and so differ from call to call; LambdaLoss grows with the padding; beside padding ListMLE is not finite at
-scores of 1e4; none takes float64.
+them. Those themselves can be named, too (`tfr_labels`), and are not the default, though nearly as fast (theirs / ours
+under XLA, CPU time with gradient, 32 lists of up to 120: softmax 1.0, ListMLE, LambdaLoss and ApproxNDCG 1.3, pairwise
+logistic 0.5): their pairwise logistic loss has no gradient between documents of equal score; LambdaLoss and ListMLE
+break ties by a stateful generator, not by (seed, step, list), and so differ from call to call; LambdaLoss grows with
+the padding; beside padding ListMLE is not finite at scores of 1e4; none takes float64.
 A list without relevant documents has value 0 and gradient 0.
 """
 
@@ -89,12 +89,17 @@ def list_mle(
     The order of equal labels is drawn, by noise that depends on seed, list id and slot alone.
     """
     labels, student, mask = as_lists(labels, student, mask)
+    order = drawn_order(labels, mask, seed, list_ids)
+    losses = tf.reduce_sum(plackett_luce.choice_losses(student, order, take(mask, order)), axis=1)
+    return reduce_lists(tf.where(tf.reduce_any(labels > 0, axis=1), losses, 0.0), mask, reduce)
+
+
+def drawn_order(labels: Tensor, mask: Tensor, seed: Any, list_ids: Any) -> Tensor:
+    """The slots of each list by falling label, int32 [B, n]; equal ones as drawn, padding last."""
     list_ids = tf.range(tf.shape(mask)[0]) if list_ids is None else list_ids
     lots = plackett_luce.random_bits(seed, list_ids, [0], tf.range(tf.shape(mask)[1]))[:, 0]
     order = descending(plackett_luce.uniform(lots, tf.float32), mask)
-    order = take(order, descending(take(labels, order), take(mask, order)))
-    losses = tf.reduce_sum(plackett_luce.choice_losses(student, order, take(mask, order)), axis=1)
-    return reduce_lists(tf.where(tf.reduce_any(labels > 0, axis=1), losses, 0.0), mask, reduce)
+    return take(order, descending(take(labels, order), take(mask, order)))
 
 
 def pairwise_logistic(

@@ -8,7 +8,7 @@ import inspect
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from pipeline.losses import distillation, labels, negatives, rankdistil
+from pipeline.losses import distillation, labels, negatives, rankdistil, tfr_labels
 
 # fn(target, student, mask=None, *, <own options>, seed=(0, 0), list_ids=None, reduce="mean") -> scalar or [lists]
 Loss = Callable[..., Any]
@@ -32,6 +32,7 @@ LABEL: dict[str, Loss] = {
     "pairwise_logistic": labels.pairwise_logistic,
     "lambda_loss": labels.lambda_loss,
     "approx_ndcg": labels.approx_ndcg,
+    **{f"tfr_{key}": functools.partial(tfr_labels.tfr_loss, key) for key in tfr_labels.KEYS},
 }
 
 _CALL_ARGUMENTS = ("seed", "list_ids", "reduce")  # given at each call, not options

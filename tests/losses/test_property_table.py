@@ -23,6 +23,9 @@ class Row:
     options: dict[str, Any]
     shift_invariant: bool = True  # adding a constant to a list's student scores changes nothing
     noise_by_slot: bool = False  # samples; a permutation of the documents is then another draw
+    blank_teaches: bool = False  # a list without relevant documents has a gradient
+    far: bool = True  # finite for scores of 1e4
+    atol: float = 1e-6  # of values, and of gradients beside padding
 
     def __str__(self) -> str:
         return "-".join([self.name, *(f"{value}" for value in self.options.values())])
@@ -64,6 +67,19 @@ ROWS = [
     Row("approx_ndcg", {}),
     Row("softmax", {"gain": "label"}),
     Row("softmax", {"gain": "exponential", "temperature": 0.5}),
+    Row("tfr_approx_mrr", {}),
+    Row("tfr_approx_ndcg", {}),
+    Row("tfr_gumbel_approx_ndcg", {}, noise_by_slot=True),
+    Row("tfr_list_mle", {}, noise_by_slot=True, blank_teaches=True, far=False, atol=2e-5),
+    Row("tfr_mean_squared", {}, shift_invariant=False, blank_teaches=True),
+    Row("tfr_pairwise_hinge", {}),
+    Row("tfr_pairwise_logistic", {}),
+    Row("tfr_pairwise_mse", {}, blank_teaches=True),
+    Row("tfr_pairwise_soft_zero_one", {}),
+    Row("tfr_sigmoid_cross_entropy", {}, shift_invariant=False, blank_teaches=True),
+    Row("tfr_softmax", {}),
+    Row("tfr_unique_softmax", {}),
+    Row("tfr_yeti_logistic", {}, noise_by_slot=True),
 ]
 every_row = pytest.mark.parametrize("row", ROWS, ids=str)
 
@@ -102,8 +118,8 @@ def test_mask_equals_slice(row: Row) -> None:
         value, slice_gradient = value_and_gradient(
             row.loss(), target[i : i + 1, docs], student[i : i + 1, docs], list_ids=[i]
         )
-        np.testing.assert_allclose(value[0], values[i], rtol=1e-5, atol=1e-6)
-        np.testing.assert_allclose(slice_gradient[0], gradient[i, docs], rtol=1e-4, atol=1e-6)
+        np.testing.assert_allclose(value[0], values[i], rtol=1e-5, atol=row.atol)
+        np.testing.assert_allclose(slice_gradient[0], gradient[i, docs], rtol=1e-4, atol=row.atol)
 
 
 @every_row
@@ -157,8 +173,8 @@ def test_more_padding_changes_nothing(row: Row) -> None:
         np.pad(student, wider, constant_values=np.nan),
         np.pad(mask, wider),
     )
-    np.testing.assert_allclose(padded_values, values, rtol=1e-5, atol=1e-6)
-    np.testing.assert_allclose(padded_gradient[:, :LIST_SIZE], gradient, rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(padded_values, values, rtol=1e-5, atol=row.atol)
+    np.testing.assert_allclose(padded_gradient[:, :LIST_SIZE], gradient, rtol=1e-4, atol=row.atol)
     assert (padded_gradient[:, LIST_SIZE:] == 0).all()
 
 
@@ -213,7 +229,8 @@ def test_value_and_gradient_are_finite(row: Row) -> None:
         loss = make_loss(row.name, **row.options | ({"topk": topk} if topk else {}))
         far = {name: case for name, case in extreme_cases(row).items() if "1e4" in name}
         near = {name: case for name, case in extreme_cases(row).items() if name not in far}
-        for cases in near, far:  # apart, because one far list may change how the whole batch is computed
+        # Apart, because one far list may change how the whole batch is computed.
+        for cases in (near, far) if row.far else (near,):
             target, student, mask = (np.concatenate(parts) for parts in zip(*cases.values(), strict=True))
             values, gradient = value_and_gradient(
                 loss, target.astype(np.float32), student.astype(np.float32), mask
@@ -231,13 +248,15 @@ def test_value_and_gradient_are_finite(row: Row) -> None:
 
 
 @pytest.mark.parametrize("row", [row for row in ROWS if row.name in registry.LABEL], ids=str)
-def test_blank_lists_teach_nothing(row: Row) -> None:
+def test_blank_lists_teach_nothing_or_are_said_to(row: Row) -> None:
     target, student, mask = lists(row)
     target[2:4] = 0
     values, gradient = value_and_gradient(row.loss(), target, student, mask)
-    assert (values[2:4] == 0).all()
-    assert (gradient[2:4] == 0).all()
-    assert (abs(gradient[4:]).max(axis=1) > 1e-3).all()
+    if not row.blank_teaches:
+        assert (values[2:4] == 0).all()
+        assert (gradient[2:4] == 0).all()
+    teaching = slice(2 if row.blank_teaches else 4, None)
+    assert (abs(gradient[teaching]).max(axis=1) > 1e-3).all()
 
 
 @pytest.mark.parametrize("row", [row for row in ROWS if row.name in registry.DISTILLATION], ids=str)
@@ -282,7 +301,7 @@ def test_eager_equals_graph_equals_xla(row: Row) -> None:
     arguments = tf.constant(target), tf.constant(student), tf.constant(mask), tf.constant([3, 4], tf.int64)
     for compiled in tf.function(step, input_signature=signature), tf.function(step, jit_compile=True):
         values, gradient = compiled(*arguments)
-        np.testing.assert_allclose(values, eager_values, rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(values, eager_values, rtol=1e-5, atol=row.atol)
         np.testing.assert_allclose(gradient, eager_gradient, rtol=1e-4, atol=1e-6)
 
 
@@ -341,7 +360,8 @@ def test_no_gradient_reaches_the_target(row: Row) -> None:
     assert tape.gradient(value, target) is None
 
 
-@every_row
+# tfr's are float32 inside, too coarse for differences; test_tfr_labels.py holds their gradients against tfr's own.
+@pytest.mark.parametrize("row", [row for row in ROWS if not row.name.startswith("tfr_")], ids=str)
 def test_gradient_agrees_with_finite_differences(row: Row) -> None:
     target, student, mask = lists(row, seed=5, dtype=np.float64)
     _, gradient = value_and_gradient(row.loss(), target, student, mask)

@@ -64,6 +64,15 @@ def test_every_loss_gives_the_same_step_compiled(name):
     assert_close(eager, compiled)
 
 
+@pytest.mark.parametrize("key", ["list_mle", "softmax", "yeti_logistic"])
+def test_a_loss_of_tfr_gives_the_same_step_whatever_is_compiled(key):
+    """The property table compiles each alone."""
+    loss = dataclasses.replace(CHEAP, label_loss=f"tfr_{key}", label_weight=0.5)
+    off, *compiled = (after(jit, student=LinearStudent(), loss=loss) for jit in ("off", "loss", "step"))
+    for weights in compiled:
+        assert_close(off, weights)
+
+
 @pytest.mark.parametrize("student", STUDENTS.values(), ids=STUDENTS)
 def test_every_student_gives_the_same_step_compiled(student):
     """In static shapes: the rows that pad are in no statistic of batch norm."""
