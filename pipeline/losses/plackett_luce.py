@@ -5,7 +5,6 @@ Shapes: B lists, S samples, n list_size, K picks.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import tensorflow as tf
@@ -113,18 +112,15 @@ def draw(scores: Tensor, *, num_picks: Any, num_samples: int, seed: Any, list_id
 
     samples = tf.range(num_samples)
 
-    def from_all(samples: Tensor, find: Callable[[Tensor, Any], Tensor]) -> Tensor:
+    def from_all(samples: Tensor) -> Tensor:
         times = exponential(random_bits(seed, list_ids, samples, tf.range(size)), dtype)
         keys = tf.math.log(times) - scores[:, tf.newaxis] if wide else times / rates[:, tf.newaxis]
-        return tf.reshape(
-            find(tf.reshape(keys, [-1, size]), num_picks), [-1, tf.shape(samples)[0], num_picks]
-        )
+        picks = smallest(tf.reshape(keys, [-1, size]), num_picks)
+        return tf.reshape(picks, [-1, tf.shape(samples)[0], num_picks])
 
     def from_all_in_turn() -> Tensor:
         """The same in 1 / S of the memory."""
-        picks = tf.map_fn(
-            lambda i: from_all(i[tf.newaxis], _top_k)[:, 0], samples, fn_output_signature=tf.int32
-        )
+        picks = tf.map_fn(lambda i: from_all(i[tf.newaxis])[:, 0], samples, fn_output_signature=tf.int32)
         return _transposed(picks, [1, 0, 2])
 
     def from_groups() -> tuple[Tensor, Tensor]:
@@ -147,13 +143,14 @@ def draw(scores: Tensor, *, num_picks: Any, num_samples: int, seed: Any, list_id
         picks = tf.reshape(picks, [-1, num_samples, num_picks])
         return picks, tf.reduce_all(last * (1.0 + 1e-5) <= tf.cast(bound, dtype))
 
-    is_cut = isinstance(size, int) and isinstance(num_picks, int) and group_size(size, num_picks) > 1
-    if not (is_cut and size % NUM_GROUPS == 0):
-        return from_all(samples, smallest)
-    if wide:
-        return from_all_in_turn()
-    picks, is_certain = from_groups()
-    return tf.cond(is_certain, lambda: picks, from_all_in_turn)
+    is_static = isinstance(size, int) and isinstance(num_picks, int)
+    is_cut = is_static and group_size(size, num_picks) > 1 and size % NUM_GROUPS == 0
+    if is_cut and not wide:
+        picks, is_certain = from_groups()
+        return tf.cond(is_certain, lambda: picks, from_all_in_turn)
+    # The keys of one sample stay in the cache while many picks are put into order.
+    is_in_turn = is_cut or (is_static and num_picks > _FEW and num_samples > 1)
+    return from_all_in_turn() if is_in_turn else from_all(samples)
 
 
 def smallest(keys: Tensor, k: Any) -> Tensor:
