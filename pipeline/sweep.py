@@ -81,12 +81,15 @@ def folder_overrides(overrides: Sequence[str]) -> list[str]:
 
 
 def sweep_folder(overrides: Sequence[str]) -> Path:
-    """Where the jobs of a sweep lie: `run_dir`, or else a folder that the same command finds again."""
+    """Where the jobs of a sweep lie: `run_dir`, or Hydra's own option, or else a folder that the same command finds
+    again."""
     parser = OverridesParser.create()
-    given = [
-        parser.parse_override(override).value() for override in overrides if key_of(override) == "run_dir"
-    ]
-    folder = str(given[-1]) if given else f"sweeps/{folder_name(overrides, leave_out=['cache_dir'])}"
+    given = {key_of(override): override for override in overrides}
+    override = given.get("hydra.sweep.dir") or given.get("run_dir")
+    if override:
+        folder = str(parser.parse_override(override).value())
+    else:
+        folder = f"sweeps/{folder_name(overrides, leave_out=['cache_dir'])}"
     return Path(folder).absolute()
 
 

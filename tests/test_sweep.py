@@ -264,6 +264,7 @@ def test_the_folder_of_a_sweep_is_found_again():
     assert sweep_folder(command) == Path.cwd() / "sweeps" / "sweep=topk"
     assert sweep_folder([*command, "launcher=joblib"]) == sweep_folder(command)
     assert sweep_folder([*command, "run_dir='a b'"]) == Path.cwd() / "a b"
+    assert sweep_folder([*command, "run_dir=a", "hydra.sweep.dir=b"]) == Path.cwd() / "b"
     run_dir, left_out = folder_overrides(["train.epochs=3", "loss.topk=1,2", r"run_dir='it\'s'"])
     assert OverridesParser.create().parse_override(run_dir).value() == str(Path("it's").absolute())
     assert left_out.endswith("=['train.epochs','run_dir']")
