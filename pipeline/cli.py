@@ -251,7 +251,11 @@ def _hydra() -> None:
 
 def _sweep(overrides: Sequence[str], config_dir: str | None, config_name: str | None) -> None:
     """All jobs, then the summary and the report; raises SystemExit."""
-    folder = sweep_folder(overrides)
+    try:
+        folder = sweep_folder(overrides)
+    except ConfigError as error:
+        print(error, file=sys.stderr)
+        raise SystemExit(MISTAKE) from None
     number = num_jobs(overrides, config_dir, config_name)
     os.environ[COMMAND] = shlex.join(["rankdistil", *sys.argv[1:]])
     sys.argv += [*folder_overrides(overrides), TO_FILE]

@@ -68,6 +68,8 @@ def distillation_loss(config: LossConfig, *, num_steps: int = 1) -> ListLoss:
             return distilled
         weight = tf.cast(label_weight(config, seed[1], num_steps), student.dtype)  # seed: of the run, step
         weights = tf.where(labels[:, 0] >= 0, weight, 0.0)
+        # Where it counts nothing its scores are 0: 0 times what is not finite would not be 0.
+        student = tf.where(weights[:, tf.newaxis] > 0, student, 0.0)
         learned = label(teacher, tf.maximum(labels, 0.0), student, mask, seed=seed, list_ids=list_ids)
         return (1 - weights) * distilled + weights * learned
 

@@ -24,7 +24,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
-from pipeline.config import Config
+from pipeline.config import Config, ConfigError
 
 GATE = 3  # exit code of a run whose student does not pass evaluate.gate
 OBJECTIVE = (
@@ -81,15 +81,21 @@ def folder_overrides(overrides: Sequence[str]) -> list[str]:
 
 
 def sweep_folder(overrides: Sequence[str]) -> Path:
-    """Where the jobs of a sweep lie: `run_dir`, or Hydra's own option, or else a folder that the same command finds
-    again."""
-    parser = OverridesParser.create()
-    given = {key_of(override): override for override in overrides}
-    override = given.get("hydra.sweep.dir") or given.get("run_dir")
-    if override:
-        folder = str(parser.parse_override(override).value())
-    else:
-        folder = f"sweeps/{folder_name(overrides, leave_out=['cache_dir'])}"
+    """Where the jobs of a sweep lie: `run_dir`, or else a folder that the same command finds again.
+
+    Raises:
+      ConfigError: another folder at each start, or Hydra's own option for it.
+    """
+    folder = f"sweeps/{folder_name(overrides, leave_out=['cache_dir'])}"
+    for override in overrides:
+        if key_of(override) == "hydra.sweep.dir":
+            raise ConfigError(f"{override}: run_dir is the folder of a sweep; mend: run_dir=FOLDER")
+        if key_of(override) == "run_dir":
+            folder = str(OverridesParser.create().parse_override(override).value())
+            if "${" in folder:
+                raise ConfigError(
+                    f"{override}: a sweep goes on where it began; mend: run_dir=FOLDER, a plain path"
+                )
     return Path(folder).absolute()
 
 

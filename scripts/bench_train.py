@@ -6,7 +6,8 @@ CPU second on one thread, and per wall second on two. The bound is what the matr
 (bench_limit.py), measured in the same rounds. The peers see the first 200 documents of a list; we cut none.
 
 On a machine with a GPU ours and the bound run there, shares and ratios are of wall seconds, and the share of the
-device's peak (a large square product in the same run) is printed; the peers stay on the CPU. Not run by us.
+device's peak (a large square product in the same run) is printed. Of the peers allRank's torch runs there, too; the
+packages of the others are for CPUs. Not run by us.
 
 The peers' environments are made from the package registry in --cache, once; allRank is in none: --allrank names a
 checkout. A peer that cannot be had is null, with the reason.

@@ -1,5 +1,7 @@
 """The student's losses: the mixture with its schedule, lists without labels; the lists that it learns from."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -43,6 +45,23 @@ def test_the_loss_follows_the_schedule_and_leaves_the_labels_of_unjudged_lists_a
         np.testing.assert_allclose(
             got, [(1 - weight) * distilled[0] + weight * learned, distilled[1]], rtol=1e-6
         )
+
+
+def test_a_label_loss_that_is_not_finite_does_nothing_to_unjudged_lists():
+    far = dataclasses.replace(config(0.5, "constant", None), label_loss="tfr_list_mle")
+    student, nothing = tf.constant([[80.0, 0.0, 0.0, 0.0]]), tf.zeros([1, 4])
+    with tf.GradientTape() as tape:
+        tape.watch(student)
+        value = distillation_loss(far)(
+            nothing,
+            nothing - 1.0,
+            student,
+            tf.constant([[True, True, False, False]]),
+            seed=tf.constant([0, 0]),
+            list_ids=tf.constant([0]),
+        )
+    assert np.isfinite(value).all()
+    assert np.isfinite(tape.gradient(value, student)).all()
 
 
 @pytest.mark.parametrize(

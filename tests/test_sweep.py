@@ -16,6 +16,7 @@ import pytest
 import yaml
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
+from pipeline import cli
 from pipeline.cli import compose
 from pipeline.config import ConfigError
 from pipeline.sweep import _reason, folder_name, folder_overrides, note_failure, sweep_folder, whole_result
@@ -259,12 +260,19 @@ def test_folders_are_named_by_what_differs():
     assert folder_name(["../.."]).startswith("_") or not folder_name(["../.."]).startswith(".")
 
 
+@pytest.mark.parametrize("override", ["hydra.sweep.dir=b", r"run_dir=a/${now:%Y}"])
+def test_a_folder_that_no_sweep_goes_on_in_is_refused(monkeypatch, capsys, override):
+    monkeypatch.setattr(sys, "argv", ["rankdistil", "-m", "seed=1,2", override])
+    with pytest.raises(SystemExit, match="2"):
+        cli.main()
+    assert capsys.readouterr().err.startswith(f"{override}: ")
+
+
 def test_the_folder_of_a_sweep_is_found_again():
     command = ["sweep=topk", "cache_dir=/somewhere"]
     assert sweep_folder(command) == Path.cwd() / "sweeps" / "sweep=topk"
     assert sweep_folder([*command, "launcher=joblib"]) == sweep_folder(command)
     assert sweep_folder([*command, "run_dir='a b'"]) == Path.cwd() / "a b"
-    assert sweep_folder([*command, "run_dir=a", "hydra.sweep.dir=b"]) == Path.cwd() / "b"
     run_dir, left_out = folder_overrides(["train.epochs=3", "loss.topk=1,2", r"run_dir='it\'s'"])
     assert OverridesParser.create().parse_override(run_dir).value() == str(Path("it's").absolute())
     assert left_out.endswith("=['train.epochs','run_dir']")

@@ -80,6 +80,7 @@ NUM_GROUPS = 128
 _SPARE_GROUPS = 5
 _GROUP_BITS = NUM_GROUPS - 1
 _FEW = 16  # picks are found one by one: the time to compile grows with them
+_CACHED = 1 << 17  # of their keys of 8 bytes
 _SHORT = 256  # slots of a list for that: beyond, XLA's top-k is as fast
 
 
@@ -148,9 +149,11 @@ def draw(scores: Tensor, *, num_picks: Any, num_samples: int, seed: Any, list_id
     if is_cut and not wide:
         picks, is_certain = from_groups()
         return tf.cond(is_certain, lambda: picks, from_all_in_turn)
-    # The keys of one sample stay in the cache while many picks are put into order.
-    is_in_turn = is_cut or (is_static and num_picks > _FEW and num_samples > 1)
-    return from_all_in_turn() if is_in_turn else from_all(samples)
+    # The keys of one sample stay in the cache while many picks are put into order, those of all samples would not.
+    num_keys = (
+        (scores.shape[0] or 0) * num_samples * _power_of_2(size) if is_static and num_picks > _FEW else 0
+    )
+    return from_all_in_turn() if is_cut or num_keys > _CACHED else from_all(samples)
 
 
 def smallest(keys: Tensor, k: Any) -> Tensor:

@@ -169,8 +169,9 @@ class _Epochs(keras.callbacks.Callback):
         queries = self.batches.data.query_ids[lists].tolist()
         raise FloatingPointError(
             f"the loss is not finite in epoch {epoch + 1}, step {position + 1}, on queries {', '.join(queries[:8])}"
-            f"{', ...' if len(queries) > 8 else ''}; likely causes: train.learning_rate is too large, or the "
-            "teacher's scores of these queries have a huge range (teacher.scores.cap); the checkpoint before stays"
+            f"{', ...' if len(queries) > 8 else ''}; likely causes: train.learning_rate is too large, the "
+            "teacher's scores of these queries have a huge range (mend: teacher.scores.cap), or "
+            "loss.label_loss=tfr_list_mle with scores 60 apart (mend: list_mle); the checkpoint before stays"
         )
 
 

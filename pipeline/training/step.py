@@ -137,7 +137,7 @@ class TrainingStep(keras.Model):
         def add(i: tf.Tensor, loss: tf.Tensor, *gradients: tf.Tensor) -> tuple[tf.Tensor, ...]:
             rows = slice(batch["bounds"][i], batch["bounds"][i + 1])
             chunk = {name: tensor[i] for name, tensor in lists.items()}
-            chunk["features"], chunk["num_lists"] = batch["features"][rows], batch["num_lists"]
+            chunk["features"], chunk["num_lists"] = _rows(batch["features"], rows), batch["num_lists"]
             chunk["slot"] = tf.minimum(batch["slot"][rows] - i * num_slots, num_slots)
             more_loss, more = self._of_chunk(chunk, step)
             return i + 1, loss + more_loss, *(a + b for a, b in zip(gradients, more, strict=True))
@@ -194,3 +194,9 @@ class TrainingStep(keras.Model):
             tape.watch(student)
             per_list = self.per_list_loss(teacher, labels, student, mask, seed=seed, list_ids=list_ids)
         return per_list, tape.gradient(per_list, student)
+
+
+def _rows(x: tf.Tensor, rows: slice) -> tf.Tensor:
+    """x[rows], by one dimension: of more TensorFlow copies a slice whose rows are no multiple of 64 bytes."""
+    width = x.shape[1]
+    return tf.reshape(tf.reshape(x, [-1])[rows.start * width : rows.stop * width], [-1, width])
