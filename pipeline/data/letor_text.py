@@ -16,7 +16,7 @@ from typing import IO, Any, NamedTuple
 
 BINARY_MEND = "give the text itself, plain or as .gz, .bz2 or .xz; unpack other archives first"
 
-PADDING = b"\n" * 32  # behind the text that is parsed, so that the parser can read ahead
+PADDING = b"\n" * 64  # behind the text that is parsed, so that the parser can read ahead
 
 _MAX_LINE_BYTES = 1 << 26
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"

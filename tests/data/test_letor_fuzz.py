@@ -1,6 +1,7 @@
 """read_letor against a slow reader in plain Python: valid in, same out; broken in, an error in the right line."""
 
 import gzip
+import itertools
 import re
 from fractions import Fraction
 from pathlib import Path
@@ -181,6 +182,65 @@ def test_valid_in_same_out(path, file, packed, threads, block_bytes):
     assert data.features.tolist() == expected.tolist()
     assert data.labels.tolist() == [float(label) for label, _, _ in rows]
     assert np.repeat(data.query_ids, data.list_sizes).tolist() == [query for _, query, _ in rows]
+
+
+# Rows that are read four entries at a time and converted up to 256 at a time, with what stops that among them.
+PLAIN_VALUES = st.from_regex(r"-?([0-9]{1,9}(\.[0-9]{0,9})?|\.[0-9]{1,9})", fullmatch=True)
+STOPS = [
+    "+1",
+    "1e5",
+    "16777217",
+    "8388608.5",
+    "12345678.12345678",
+    "99999999",
+    "123456789.5",
+    "-0",
+    "0." + "3" * 20,
+]
+
+
+@st.composite
+def long_rows(draw):
+    lines = []
+    for _ in range(draw(st.integers(1, 3))):
+        values = draw(
+            st.lists(st.one_of(PLAIN_VALUES, PLAIN_VALUES, st.sampled_from(STOPS)), min_size=1, max_size=12)
+        )
+        gaps = itertools.cycle(draw(st.lists(st.integers(1, 4), min_size=1, max_size=4)))
+        index, tokens = draw(st.sampled_from([0, 7, 93, 9980])), ["1", "qid:1"]
+        for value in values * draw(st.sampled_from([1, 1, 7, 30])):
+            index += next(gaps)
+            tokens.append(f"{index}:{value}")
+        blank = draw(st.sampled_from([" ", " ", " ", "\t", "  "]))
+        lines.append(blank.join(tokens) + draw(EDGE) + draw(COMMENT))
+    return draw(st.sampled_from(["\n", "\r\n"])).join(lines).encode()
+
+
+@settings(SETTINGS, max_examples=150)
+@given(
+    raw=long_rows(),
+    where=st.none() | st.floats(0, 1, exclude_max=True),
+    piece=st.sampled_from([bytes([byte]) for byte in b"0123456789.:-+eE \t#\r\n*x\0"]),
+    options=OPTIONS,
+    **READING,
+)
+@example(
+    raw=b"1 qid:1 1:2 2:3 3:4 4:5 5:6\n1 qid:1 1:2 2:3 3:4 4:5 4:6\n",
+    where=None,
+    piece=b"",
+    options={},
+    threads=1,
+    block_bytes=99,
+)
+@example(raw=b"1 qid:1 1:2\n2:3\n", where=None, piece=b"", options={}, threads=1, block_bytes=99)
+@example(raw=b"1 qid:1 1:2-3\n", where=None, piece=b"", options={}, threads=1, block_bytes=99)
+@example(raw=b"1 qid:1 3:0 1-2:3\n", where=None, piece=b"", options={}, threads=1, block_bytes=99)
+def test_long_rows(path, raw, where, piece, options, threads, block_bytes):
+    """With perhaps one byte replaced."""
+    if where is not None:
+        at = int(where * len(raw))
+        raw = raw[:at] + piece + raw[at + 1 :]
+    assert_as_reference(path, raw, threads=threads, block_bytes=block_bytes, **options)
 
 
 # ------------------------------------------------------------------------------------------------ broken in
