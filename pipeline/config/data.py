@@ -99,7 +99,7 @@ class LetorData:
             path = getattr(self, split)
             if path is None:
                 continue
-            check(Path(path).is_file(), f"data.{split}", path, "no such file")
+            check(Path(path).is_file(), f"data.{split}", path, f"no such file, seen from {Path.cwd()}")
             groups = self.groups_of(path)
             check(
                 groups is None or groups.is_file(),

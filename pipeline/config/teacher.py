@@ -90,9 +90,14 @@ class RunFileTeacher:
     def __post_init__(self) -> None:
         for split in ("train", "vali", "test"):
             path = getattr(self, split)
-            check(Path(path).is_file(), f"teacher.{split}", path, "no such file")
+            check(Path(path).is_file(), f"teacher.{split}", path, f"no such file, seen from {Path.cwd()}")
         if self.unlabelled is not None:
-            check(Path(self.unlabelled).is_file(), "teacher.unlabelled", self.unlabelled, "no such file")
+            check(
+                Path(self.unlabelled).is_file(),
+                "teacher.unlabelled",
+                self.unlabelled,
+                f"no such file, seen from {Path.cwd()}",
+            )
 
 
 @dataclasses.dataclass(frozen=True)

@@ -23,8 +23,15 @@ def _dataset(data: RankingData, reference: lightgbm.Dataset | None = None) -> li
     import lightgbm
 
     labels = data.labels
-    if (labels != np.round(labels)).any() or labels.max() > _MAX_LABEL:
-        raise ValueError(f"teacher=lambdamart needs whole relevance labels from 0 to {_MAX_LABEL}")
+    impossible = np.flatnonzero((labels != np.round(labels)) | (labels > _MAX_LABEL))
+    if len(impossible):
+        first = impossible[0]
+        query = np.searchsorted(data.offsets, first, side="right") - 1
+        raise ValueError(
+            f"teacher=lambdamart needs whole relevance labels from 0 to {_MAX_LABEL}; document "
+            f"{first - data.offsets[query] + 1} of query {data.query_ids[query]} has {labels[first]:g} ({len(impossible)} such "
+            f"documents in all); mend: correct the labels in the file, or take another teacher"
+        )
     return lightgbm.Dataset(data.features, labels, group=data.list_sizes, reference=reference)
 
 
