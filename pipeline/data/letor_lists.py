@@ -24,7 +24,7 @@ def read_lists(
     missing_value: float | None = None,
     group_sizes: Path | None = None,
     progress: Callable[[int, int], None] | None = None,
-    block_bytes: int = 1 << 21,
+    block_bytes: int | None = None,
 ) -> Iterator[RankingData]:
     """What `read_letor` gives, cut between lists; the memory holds a few blocks, the longest list and the query ids.
 

@@ -11,7 +11,6 @@ from pipeline.data.letor_block import Block, Fault, excerpt
 from pipeline.data.letor_text import LetorError, read_blocks
 
 _SIZES_MEND = "give the group file of this very data file: the numbers of rows of its queries, one a line"
-_BLOCK_BYTES = 1 << 19
 _ALIKE_ROWS = 100  # so many with as many features each, and the file is meant to be dense
 
 
@@ -116,7 +115,7 @@ class Queries:
 
 def _read_group_sizes(path: Path) -> list[int]:
     """LightGBM's .query format: one whole number >= 1 a line."""
-    texts = (text.buffer[: text.size].splitlines() for text in read_blocks(path, _BLOCK_BYTES, []))
+    texts = (text.buffer[: text.size].splitlines() for text in read_blocks(path, None, []))
     sizes = []
     for line, raw in enumerate(itertools.chain.from_iterable(texts), 1):
         size = raw.strip()

@@ -19,6 +19,8 @@ BINARY_MEND = "give the text itself, plain or as .gz, .bz2 or .xz; unpack other 
 PADDING = b"\n" * 64  # behind the text that is parsed, so that the parser can read ahead
 
 _MAX_LINE_BYTES = 1 << 26
+_LEAST_BLOCK, _LARGEST_BLOCK = 1 << 19, 1 << 21  # bytes
+_BLOCKS = 256  # of a file, within these: large, since each hand-over to a thread costs, but little beside the arrays
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
@@ -97,10 +99,14 @@ class Text(NamedTuple):
     num_bytes: int  # of the file
 
 
-def read_blocks(path: Path, block_bytes: int, spare: list[bytearray]) -> Iterator[Text]:
-    """The lines in blocks. Buffers are taken from `spare` while it has some: new ones cost as much as the reading."""
+def read_blocks(path: Path, block_bytes: int | None, spare: list[bytearray]) -> Iterator[Text]:
+    """The lines in blocks (None: of a size that suits the file).
+
+    Buffers are taken from `spare` while it has some: new ones cost as much as the reading.
+    """
     with _opened(path) as (stream, file):
         num_bytes = os.fstat(file.fileno()).st_size
+        block_bytes = block_bytes or min(max(num_bytes // _BLOCKS, _LEAST_BLOCK), _LARGEST_BLOCK)
         rest = b""  # of a line that began in the block before
         is_first, is_last = True, False
         while not is_last:
