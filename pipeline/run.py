@@ -17,7 +17,7 @@ import tensorflow as tf
 import tf_keras as keras
 
 from pipeline.artifacts import Store, atomic, write_json
-from pipeline.config import Config
+from pipeline.config import Config, EnsembleTeacher, NetworkConfig
 from pipeline.data import RankingData
 from pipeline.data.packing import PackedBatches
 from pipeline.data.stage import DataStage
@@ -38,7 +38,7 @@ from pipeline.teacher.stage import Progress, TeacherStage
 from pipeline.tracking import Trackers, events_folder, open_trackers, track_epoch, track_result
 from pipeline.training.fit import MONITOR, Interrupted, choose_jit, fit, load_history, load_weights
 from pipeline.training.step import ListLoss, label_loss
-from pipeline.training.strategy import is_chief, make_strategy
+from pipeline.training.strategy import is_chief, make_strategy, share_cores
 
 __all__ = ["Interrupted", "Run"]
 
@@ -66,6 +66,9 @@ class Run:
         counted: Callable[[str, int, int, str], None] = lambda what, done, total, unit: None,
     ) -> None:
         self.config, self.command, self.progress, self.counted = config, command, progress, counted
+        trained = [model for model in (config.student, config.teacher) if isinstance(model, NetworkConfig)]
+        if not isinstance(config.teacher, EnsembleTeacher):  # which may train anything
+            share_cores(config.train.lists_per_batch, trained)
         # First: several workers must make it before TensorFlow runs anything.
         self.strategy = make_strategy(config.train.strategy, tpu=config.train.tpu)
         self.store = Store(config.cache_dir)

@@ -45,10 +45,13 @@ def main() -> None:
     from pipeline.models.scorer import build_scorer
     from pipeline.student import distillation_loss
     from pipeline.training.fit import fit
-    from pipeline.training.strategy import make_strategy
+    from pipeline.training.strategy import make_strategy, share_cores
 
-    tf.config.threading.set_intra_op_parallelism_threads(options.threads)
     tf.config.threading.set_inter_op_parallelism_threads(options.threads)
+    student = MLPStudent(hidden=list(workload.HIDDEN))
+    share_cores(options.lists_per_step, [student], num_cores=options.threads)
+    if not tf.config.threading.get_intra_op_parallelism_threads():
+        tf.config.threading.set_intra_op_parallelism_threads(options.threads)
     if not options.not_deterministic:
         tf.config.experimental.enable_op_determinism()
         tf.keras.utils.set_random_seed(0)
@@ -89,7 +92,7 @@ def main() -> None:
     else:
         with tempfile.TemporaryDirectory() as folder:
             fit(
-                lambda: build_scorer(MLPStudent(hidden=list(workload.HIDDEN)), workload.NUM_FEATURES, seed=0),
+                lambda: build_scorer(student, workload.NUM_FEATURES, seed=0),
                 batches,
                 data.take(np.arange(5)),
                 null_loss if options.part == "null_loss" else loss,

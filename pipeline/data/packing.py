@@ -116,32 +116,38 @@ class PackedBatches:
         offsets, all_features = np.asarray(self.data.offsets), np.asarray(self.data.features)
         slots = np.full(self.slots, -1)
         mine = lists[replica :: self.num_replicas]
+        if self.num_chunks > 1:  # of like numbers of documents, for two are computed at a time
+            mine = mine[np.argsort(offsets[mine] - offsets[mine + 1], kind="stable")]
         slots[: len(mine)] = mine
-        slots = slots.reshape(-1, self.num_chunks).T  # [C, lists of a chunk], dealt out
+        dealt = slots.reshape(-1, self.num_chunks)
+        dealt[1::2] = dealt[1::2, ::-1]
+        slots = dealt.T  # [C, lists of a chunk], dealt out to and fro
         list_ids = np.maximum(slots, 0).astype(np.int32)
         sizes = np.where(slots >= 0, offsets[list_ids + 1] - offsets[list_ids], 0).astype(np.int32)
         docs = sizes.sum(1)
         rows = np.array([self.num_rows]) if self.is_static else np.maximum(1, -(-docs // _BLOCK)) * _BLOCK
         bounds = np.concatenate([[0], np.cumsum(rows)]).astype(np.int32)
+        # Of each document: its slot, and its row in the data set.
+        flat_sizes = sizes.ravel()
+        number_in_list = np.arange(docs.sum()) - np.repeat(np.cumsum(flat_sizes) - flat_sizes, flat_sizes)
+        slot_of_doc = number_in_list + np.repeat(np.arange(self.slots) * self.list_size, flat_sizes)
+        row_of_doc = number_in_list + np.repeat(offsets[list_ids.ravel()], flat_sizes)
         features = _aligned(bounds[-1], self.data.num_features, free)
         slot = np.full(bounds[-1], self.slots * self.list_size, np.int32)
-        first_slots = np.arange(self.slots).reshape(sizes.shape) * self.list_size
-        first_slots -= np.cumsum(sizes, 1) - sizes
+        first = 0
         for chunk, (start, size) in enumerate(zip(bounds, docs, strict=False)):
             end = start + size
-            slot[start:end] = np.arange(size) + np.repeat(first_slots[chunk], sizes[chunk])
+            slot[start:end] = slot_of_doc[first : first + size]
+            first += size
             parts = [all_features[offsets[i] : offsets[i + 1]] for i in slots[chunk] if i >= 0]
             if parts:
                 np.concatenate(parts, out=features[start:end])
             features[end : bounds[chunk + 1]] = 0.0
 
         def padded(values: np.ndarray) -> np.ndarray:
-            values = np.asarray(values)
-            array = np.zeros((self.slots, self.list_size), np.float32)
-            for row, i in zip(array, slots.flat, strict=True):
-                if i >= 0:
-                    row[: offsets[i + 1] - offsets[i]] = values[offsets[i] : offsets[i + 1]]
-            return array
+            array = np.zeros(self.slots * self.list_size, np.float32)
+            array[slot_of_doc] = np.asarray(values)[row_of_doc]
+            return array.reshape(self.slots, self.list_size)
 
         return {
             "features": features,

@@ -121,10 +121,10 @@ def _shares(
       the sums of the shares of each pick [B, S, K], and of each document over the samples that left it [B, n].
     """
     num_samples, size = left.shape[1], left.shape[2] or tf.shape(left)[2]
+    # A wide list is rare: there the time to trace the graph counts, not that of XLA's code.
+    all_docs = [slice(None)] if wide else parts(size)
     if wide:
-        rest_scale = over(
-            2, (tf.where(left[..., d], scores[:, tf.newaxis, d], NO_SCORE) for d in parts(size)), tf.maximum
-        )
+        rest_scale = tf.reduce_max(tf.where(left, scores[:, tf.newaxis], NO_SCORE), axis=2, keepdims=True)
 
         def rest(docs: slice) -> Tensor:
             return tf.where(left[..., docs], tf.exp(scores[:, tf.newaxis, docs] - rest_scale), 0.0)
@@ -139,8 +139,8 @@ def _shares(
         def rest(docs: slice) -> Tensor:
             return tf.where(left[..., docs], weights[:, tf.newaxis, docs], 0.0)
 
-    rest_sum = over(2, map(rest, parts(size)))
-    rest_values = over(2, (rest(docs) * values[:, tf.newaxis, docs] for docs in parts(size)))
+    rest_sum = over(2, map(rest, all_docs))
+    rest_values = over(2, (rest(docs) * values[:, tf.newaxis, docs] for docs in all_docs))
     sums_scale, (sums, value_sums) = scaled_cumsum(
         scale,
         tf.concat([picked, rest_sum], axis=2),
@@ -154,18 +154,9 @@ def _shares(
     if sums_scale is not None:
         log_sums += sums_scale
         picked = tf.exp(picked_scale - sums_scale[..., :-1])
-        share_of_left = over(
-            1,
-            (
-                tf.where(
-                    left[:, i],
-                    tf.exp(scores[:, tf.newaxis] - rest_scale[:, i]) * inverse_sums[:, i, -1:],
-                    0.0,
-                )
-                for i in parts(num_samples)
-            ),
-        )
+        shares = tf.where(left, tf.exp(scores[:, tf.newaxis] - rest_scale) * inverse_sums[..., -1:], 0.0)
+        share_of_left = tf.reduce_sum(shares, axis=1)
     else:
         shares = (tf.where(left[:, i], inverse_sums[:, i, -1:], 0.0) for i in parts(num_samples))
-        share_of_left = weights[:, tf.newaxis] * over(1, shares)
-    return log_sums, value_sums / sums, picked * inverse_sums[..., :-1], share_of_left[:, 0]
+        share_of_left = weights * over(1, shares)[:, 0]
+    return log_sums, value_sums / sums, picked * inverse_sums[..., :-1], share_of_left

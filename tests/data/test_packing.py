@@ -85,6 +85,23 @@ def test_the_documents_of_a_chunk_are_those_of_its_lists(batches):
             assert not batch["features"][start + num_docs : end].any()
 
 
+def test_chunks_have_like_numbers_of_documents():
+    sizes = np.random.default_rng(0).lognormal(4.6, 0.6, 200).astype(np.int64)
+    offsets = np.concatenate([[0], np.cumsum(sizes)])
+    data = RankingData(
+        np.zeros((offsets[-1], 1), np.float32),
+        np.zeros(offsets[-1], np.float32),
+        offsets,
+        np.arange(200).astype(str),
+    )
+    batches = PackedBatches(
+        data, np.zeros(offsets[-1], np.float32), lists_per_batch=100, seed=0, num_chunks=4
+    )
+    for step in range(batches.steps_per_epoch):
+        docs = batches.batch(step)["sizes"].reshape(4, -1).sum(1)
+        assert docs.max() < 1.05 * docs.min()
+
+
 def test_order_is_a_function_of_seed_and_epoch():
     first = epoch_order(50, seed=1, epoch=0)
     assert sorted(first) == list(range(50))

@@ -14,12 +14,13 @@ from pipeline.metrics import ndcg
 from pipeline.models.scorer import build_scorer, scoring_function
 from pipeline.training import fit as fit_module
 from pipeline.training.fit import Interrupted, fit, load_history, load_weights
-from pipeline.training.strategy import make_strategy
+from pipeline.training.strategy import make_strategy, share_cores
 
 CONFIG = TrainConfig(
     epochs=4, lists_per_batch=6, learning_rate=0.01, schedule="constant", weight_decay=0.0, jit="off"
 )
 STUDENT = MLPStudent(hidden=[8])
+WHOLE_BATCH = {"batch_norm": True, "dropout": 0.1, "input_batch_norm": True, "input_noise": 0.1}
 STUDENTS = {
     "mlp": MLPStudent(hidden=[8, 4], dropout=0.3, batch_norm=True),
     "linear": LinearStudent(),
@@ -381,3 +382,38 @@ def test_a_strategy_without_its_devices_names_those_found(monkeypatch):
     monkeypatch.setattr(tf.config, "list_logical_devices", lambda kind: cpus[:1])
     with pytest.raises(ConfigError, match=r"found /device:CPU:0\. mend: train\.strategy=one_device"):
         make_strategy("mirrored")
+
+
+@pytest.mark.parametrize(
+    ("lists", "networks", "cores", "before", "gpus", "chosen"),
+    [
+        (128, [STUDENT], 8, 0, 0, [4]),
+        (128, [], 1, 0, 0, [1]),  # a linear student
+        (64, [DCNStudent()], 3, 0, 0, [1]),
+        (63, [STUDENT], 8, 0, 0, []),
+        (128, [STUDENT], 8, 5, 0, []),
+        (128, [STUDENT], 8, 0, 1, []),
+        (128, [STUDENT, AttentionStudent()], 8, 0, 0, []),
+        *((128, [MLPStudent(**{name: value})], 8, 0, 0, []) for name, value in WHOLE_BATCH.items()),
+    ],
+)
+def test_operations_get_half_of_the_cores_where_batches_fall_into_chunks(
+    lists, networks, cores, before, gpus, chosen, monkeypatch
+):
+    found = []
+    monkeypatch.delenv("TF_NUM_INTRAOP_THREADS", raising=False)
+    monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: ["GPU"] * gpus)
+    monkeypatch.setattr(tf.config.threading, "get_intra_op_parallelism_threads", lambda: before)
+    monkeypatch.setattr(tf.config.threading, "set_intra_op_parallelism_threads", found.append)
+    share_cores(lists, networks, num_cores=cores)
+    assert found == chosen
+    monkeypatch.setenv("TF_NUM_INTRAOP_THREADS", "3")
+    share_cores(lists, networks, num_cores=cores)
+    assert found == chosen
+
+
+def test_what_tensorflow_has_begun_with_stays():
+    tf.zeros([])
+    before = tf.config.threading.get_intra_op_parallelism_threads()
+    share_cores(128, [STUDENT], num_cores=64)
+    assert tf.config.threading.get_intra_op_parallelism_threads() == before
