@@ -133,8 +133,9 @@ def commands(threads: int, allrank: Path | None, cache: Path, names: list[str]) 
         python = environment(kind, cache)
         script = HERE / f"bench_train_{kind}.py"
         found[name] = python if isinstance(python, str) else [python, script, mode, threads, epochs]
-        if kind == "allrank" and isinstance(found[name], list):
-            found[name] = [*found[name], allrank]
+        extra = {"allrank": allrank, "tfr": cache}.get(kind)  # the checkout; where its records are written
+        if extra and isinstance(found[name], list):
+            found[name] = [*found[name], extra]
     return found
 
 

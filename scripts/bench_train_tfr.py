@@ -80,7 +80,7 @@ if mode == "keras":
     batches = tf.data.Dataset.from_tensor_slices((features, target)).batch(workload.LISTS_PER_STEP)
     model.fit(batches.prefetch(2), epochs=epochs, verbose=0, callbacks=[clock])
 else:
-    records = workload.CACHE / f"train.{mode}.tfrecord"
+    records = Path(sys.argv[4]) / f"train.{mode}.tfrecord"
     if not records.is_file():
         write(records)
 
