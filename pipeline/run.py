@@ -66,10 +66,10 @@ class Run:
         counted: Callable[[str, int, int, str], None] = lambda what, done, total, unit: None,
     ) -> None:
         self.config, self.command, self.progress, self.counted = config, command, progress, counted
-        trained = [model for model in (config.student, config.teacher) if isinstance(model, NetworkConfig)]
-        if not isinstance(config.teacher, EnsembleTeacher):  # which may train anything
-            share_cores(config.train.lists_per_batch, trained)
-        # First: several workers must make it before TensorFlow runs anything.
+        # These two first: TensorFlow must not have begun, nor run anything before several workers have a strategy.
+        networks = [model for model in (config.student, config.teacher) if isinstance(model, NetworkConfig)]
+        if not isinstance(config.teacher, EnsembleTeacher):  # whose members may be any networks
+            share_cores(config.train, networks)
         self.strategy = make_strategy(config.train.strategy, tpu=config.train.tpu)
         self.store = Store(config.cache_dir)
         self.data = DataStage(config.data, self.store)

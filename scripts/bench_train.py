@@ -147,7 +147,9 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--allrank", type=Path, help="a checkout of allRank")
-    parser.add_argument("--cache", type=Path, default=workload.CACHE, help="for the peers' environments")
+    parser.add_argument(
+        "--cache", type=Path, default=workload.CACHE, help="for the peers' environments and records"
+    )
     parser.add_argument("--peers", nargs="*", default=list(PEERS), choices=list(PEERS))
     parser.add_argument("--timeout", type=float, default=300, help="seconds for one process")
     options = parser.parse_args(arguments)

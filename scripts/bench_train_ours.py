@@ -49,7 +49,16 @@ def main() -> None:
 
     tf.config.threading.set_inter_op_parallelism_threads(options.threads)
     student = MLPStudent(hidden=list(workload.HIDDEN))
-    share_cores(options.lists_per_step, [student], num_cores=options.threads)
+    config = TrainConfig(
+        epochs=options.epochs,
+        lists_per_batch=min(options.lists_per_step, options.lists),
+        learning_rate=workload.LEARNING_RATE,
+        schedule="constant",
+        weight_decay=0.0,
+        jit=options.jit,
+        precision=options.precision,
+    )
+    share_cores(config, [student], num_cores=options.threads)
     if not tf.config.threading.get_intra_op_parallelism_threads():
         tf.config.threading.set_intra_op_parallelism_threads(options.threads)
     if not options.not_deterministic:
@@ -68,15 +77,6 @@ def main() -> None:
     loss_options = {"topk": options.topk or None, "sample_size": options.sample_size}
     loss: Any = distillation_loss(
         LossConfig("coupled_rankdistil", "softmax", 0.0, "constant", None, options=loss_options)
-    )
-    config = TrainConfig(
-        epochs=options.epochs,
-        lists_per_batch=min(options.lists_per_step, options.lists),
-        learning_rate=workload.LEARNING_RATE,
-        schedule="constant",
-        weight_decay=0.0,
-        jit=options.jit,
-        precision=options.precision,
     )
     batches = PackedBatches(data, work.teacher, config.lists_per_batch, seed=0, epochs=options.epochs)
     marks = [(time.perf_counter(), time.process_time())]

@@ -25,7 +25,7 @@ from pipeline.data.ranking import RankingData
 DUPLICATES = ("error", "first", "last", "sum")
 UNSORTED = ("error", "accept")
 
-_AHEAD = 1  # blocks parsed or waiting, so that no thread stands still while rows are written
+_AHEAD = 1  # blocks more than threads, so that all of these are at work while rows are written
 
 
 def read_letor(
@@ -144,15 +144,13 @@ def scanned_blocks(
         """The next block, read and decompressed here, too: whoever takes the blocks has the rows to write."""
         with reading:
             try:
-                number, text = next(texts, (0, None))
+                number, text = next(texts)
+            except StopIteration:
+                return None
             except LetorError as error:
                 return error
             scratch = scratches.pop() if scratches else Scratch()
-        return (
-            None
-            if text is None
-            else _Scanned(number, text, scan_block(text.buffer, text.size, options, scratch), scratch)
-        )
+        return _Scanned(number, text, scan_block(text.buffer, text.size, options, scratch), scratch)
 
     with ThreadPoolExecutor(threads) as pool:
         tasks = deque(pool.submit(scanned) for _ in range(threads + _AHEAD))

@@ -10,40 +10,42 @@ from collections.abc import Sequence
 
 import tensorflow as tf
 
-from pipeline.config import ConfigError, NetworkConfig
-from pipeline.config.student import AttentionNetwork
+from pipeline.config import ConfigError, NetworkConfig, TrainConfig
 
-_MANY_LISTS = 64  # of a batch: it then has chunks as a rule
+_MANY_LISTS = 128  # of a batch: it then has chunks as a rule
 
 
 def share_cores(
-    lists_per_batch: int, networks: Sequence[NetworkConfig], *, num_cores: int | None = None
+    train: TrainConfig, networks: Sequence[NetworkConfig], *, num_cores: int | None = None
 ) -> None:
-    """Lets an operation of TensorFlow use half of the cores where batches fall into chunks, two of which are computed
-    at a time (`fit`): two threads within a product of that size bring less than two products do.
+    """On two cores, keeps each operation of TensorFlow on one where two chunks of a batch are computed at a time.
 
-    Not where a batch is one chunk: there are few lists, or a network needs them all at once; nor with a GPU. What the
-    environment or the caller has chosen stays, and so does everything once TensorFlow has begun to compute.
+    Two threads within a product of a chunk bring less than two products do. It holds for the process, and only before
+    TensorFlow has begun: call it before `make_strategy`. What the environment or the caller has chosen stays. Nor is
+    it done where a batch is one chunk (see `fit`), nor on more cores, all of which the operations share.
 
     Args:
-      lists_per_batch: of the training.
+      train: of the student, and whatever a network does not say itself.
       networks: that are trained in this process.
-      num_cores: of the processor; None: those that this process may use.
+      num_cores: None: those that this process may use.
     """
-    by_chunk = lists_per_batch >= _MANY_LISTS and not any(
-        isinstance(network, AttentionNetwork)
-        or (network.batch_norm or network.dropout or network.input_batch_norm or network.input_noise)
-        for network in networks
+    if num_cores is None:
+        num_cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    lists = min([train.lists_per_batch, *(getattr(n, "lists_per_batch", _MANY_LISTS) for n in networks)])
+    in_chunks = (
+        lists >= _MANY_LISTS
+        and train.jit != "step"
+        and train.strategy in ("auto", "one_device")
+        and len(_tf_config_workers()) < 2
+        and not any(n.batch_norm or n.dropout or n.input_batch_norm or n.input_noise for n in networks)
+        and not tf.config.list_physical_devices("GPU")
     )
     is_chosen = (
         "TF_NUM_INTRAOP_THREADS" in os.environ or tf.config.threading.get_intra_op_parallelism_threads()
     )
-    if not by_chunk or is_chosen or tf.config.list_physical_devices("GPU"):
-        return
-    if num_cores is None:
-        num_cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    with contextlib.suppress(RuntimeError):  # it has begun
-        tf.config.threading.set_intra_op_parallelism_threads(max(1, num_cores // 2))
+    if num_cores == 2 and in_chunks and not is_chosen:
+        with contextlib.suppress(RuntimeError):  # it has begun
+            tf.config.threading.set_intra_op_parallelism_threads(1)
 
 
 def make_strategy(name: str, *, tpu: str | None = None) -> tf.distribute.Strategy:

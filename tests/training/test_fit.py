@@ -7,7 +7,15 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from pipeline.config import AttentionStudent, ConfigError, DCNStudent, LinearStudent, MLPStudent, TrainConfig
+from pipeline.config import (
+    AttentionStudent,
+    ConfigError,
+    DCNStudent,
+    LinearStudent,
+    MLPStudent,
+    MLPTeacher,
+    TrainConfig,
+)
 from pipeline.data import RankingData
 from pipeline.data.packing import PackedBatches
 from pipeline.metrics import ndcg
@@ -384,36 +392,52 @@ def test_a_strategy_without_its_devices_names_those_found(monkeypatch):
         make_strategy("mirrored")
 
 
+MANY_LISTS = dataclasses.replace(CONFIG, lists_per_batch=128, jit="auto")
+
+
 @pytest.mark.parametrize(
-    ("lists", "networks", "cores", "before", "gpus", "chosen"),
+    ("change", "networks", "cores", "before", "gpus", "chosen"),
     [
-        (128, [STUDENT], 8, 0, 0, [4]),
-        (128, [], 1, 0, 0, [1]),  # a linear student
-        (64, [DCNStudent()], 3, 0, 0, [1]),
-        (63, [STUDENT], 8, 0, 0, []),
-        (128, [STUDENT], 8, 5, 0, []),
-        (128, [STUDENT], 8, 0, 1, []),
-        (128, [STUDENT, AttentionStudent()], 8, 0, 0, []),
-        *((128, [MLPStudent(**{name: value})], 8, 0, 0, []) for name, value in WHOLE_BATCH.items()),
+        ({}, [STUDENT], 2, 0, 0, [1]),
+        ({}, [], 2, 0, 0, [1]),  # a linear student
+        ({}, [AttentionStudent(), MLPTeacher(dropout=0.0, lists_per_batch=200)], 2, 0, 0, [1]),
+        ({}, [STUDENT], 1, 0, 0, []),
+        ({}, [STUDENT], 4, 0, 0, []),
+        ({"lists_per_batch": 127}, [STUDENT], 2, 0, 0, []),
+        ({"jit": "step"}, [STUDENT], 2, 0, 0, []),
+        ({"strategy": "mirrored"}, [STUDENT], 2, 0, 0, []),
+        ({}, [STUDENT], 2, 5, 0, []),
+        ({}, [STUDENT], 2, 0, 1, []),
+        ({}, [STUDENT, MLPTeacher(dropout=0.0, lists_per_batch=16)], 2, 0, 0, []),
+        *(({}, [MLPStudent(**{name: value})], 2, 0, 0, []) for name, value in WHOLE_BATCH.items()),
     ],
 )
-def test_operations_get_half_of_the_cores_where_batches_fall_into_chunks(
-    lists, networks, cores, before, gpus, chosen, monkeypatch
+def test_on_two_cores_operations_keep_to_one_where_batches_fall_into_chunks(
+    change, networks, cores, before, gpus, chosen, monkeypatch
 ):
     found = []
     monkeypatch.delenv("TF_NUM_INTRAOP_THREADS", raising=False)
     monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: ["GPU"] * gpus)
     monkeypatch.setattr(tf.config.threading, "get_intra_op_parallelism_threads", lambda: before)
     monkeypatch.setattr(tf.config.threading, "set_intra_op_parallelism_threads", found.append)
-    share_cores(lists, networks, num_cores=cores)
+    share_cores(dataclasses.replace(MANY_LISTS, **change), networks, num_cores=cores)
     assert found == chosen
     monkeypatch.setenv("TF_NUM_INTRAOP_THREADS", "3")
-    share_cores(lists, networks, num_cores=cores)
+    share_cores(dataclasses.replace(MANY_LISTS, **change), networks, num_cores=cores)
     assert found == chosen
+
+
+def test_a_worker_of_several_has_all_cores_for_an_operation(monkeypatch):
+    found = []
+    monkeypatch.delenv("TF_NUM_INTRAOP_THREADS", raising=False)
+    monkeypatch.setenv("TF_CONFIG", '{"cluster": {"worker": ["a:1", "b:1"]}}')
+    monkeypatch.setattr(tf.config.threading, "set_intra_op_parallelism_threads", found.append)
+    share_cores(MANY_LISTS, [STUDENT], num_cores=2)
+    assert found == []
 
 
 def test_what_tensorflow_has_begun_with_stays():
     tf.zeros([])
     before = tf.config.threading.get_intra_op_parallelism_threads()
-    share_cores(128, [STUDENT], num_cores=64)
+    share_cores(MANY_LISTS, [STUDENT], num_cores=2)
     assert tf.config.threading.get_intra_op_parallelism_threads() == before
