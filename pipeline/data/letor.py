@@ -170,7 +170,7 @@ def scanned_blocks(
             spare.append(found.text.buffer)
             scratches.append(found.scratch)
             tasks.append(pool.submit(scanned))
-    if failure is not None:  # comes after whatever is wrong in the lines before it
+    if failure is not None:  # comes after whatever is wrong in the blocks before it
         raise failure
 
 

@@ -88,7 +88,7 @@ def _explained(wrong: int, text: bytearray, where: int, options: Options) -> tup
     if wrong == parse.LARGE_INDEX and options.num_features is not None:
         return (
             f"the index of {shown} is above data.num_features={options.num_features}",
-            "give a larger data.num_features",
+            "give a larger data.num_features (unset, it is the largest index of the training split)",
         )
     sort = "sort the features, or set data.unsorted=accept"
     return {

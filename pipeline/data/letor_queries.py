@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from pipeline.data.letor_block import Block, Fault, excerpt
-from pipeline.data.letor_text import LetorError, read_blocks
+from pipeline.data.letor_text import LetorError, is_compressed, read_blocks
 
 _SIZES_MEND = "give the group file of this very data file: the numbers of rows of its queries, one a line"
 _ALIKE_ROWS = 100  # so many with as many features each, and the file is meant to be dense
@@ -110,6 +110,8 @@ class Queries:
 
     def error(self, line: int | None, what: str, mend: str) -> LetorError:
         """`line`: from 0, in the block; None: of the whole file."""
+        if line is not None and is_compressed(self._path):  # its check sum stands at its end
+            mend += "; or the file is damaged: copy or download it again"
         return LetorError(self._path, None if line is None else self._num_lines + line + 1, what, mend)
 
 

@@ -90,6 +90,12 @@ def _opened(path: Path) -> Iterator[tuple[io.BufferedIOBase, io.BufferedReader]]
             yield file, file
 
 
+def is_compressed(path: Path) -> bool:
+    """Whether `read_blocks` decompresses the file."""
+    with _opened(path) as (stream, file):
+        return stream is not file
+
+
 class Text(NamedTuple):
     """Whole lines: the first `size` bytes of `buffer`, with PADDING behind them."""
 

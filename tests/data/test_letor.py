@@ -421,6 +421,14 @@ def test_threads_and_blocks_change_nothing(tmp_path):
 # ------------------------------------------------------------------------------------------------- the files
 
 
+@pytest.mark.parametrize("compress", [bytes, gzip.compress, bz2.compress, lzma.compress])
+def test_a_wrong_line_of_a_compressed_file_may_be_damage(tmp_path, compress):
+    with pytest.raises(LetorError, match="not a finite number") as caught:
+        read(tmp_path, compress(b"1 qid:1 1:x\n"))
+    assert caught.value.line == 1
+    assert caught.value.mend.endswith("copy or download it again") == (compress is not bytes)
+
+
 @pytest.mark.parametrize("compress", [gzip.compress, bz2.compress, lzma.compress])
 def test_compressed(tmp_path, compress):
     text = GOOD * 1 + b"".join(b"%d qid:c 1:%d\n" % (row % 3, row * row) for row in range(400))
