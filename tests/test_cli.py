@@ -227,6 +227,21 @@ def test_without_a_terminal_a_line_tells_now_and_then_how_far_it_is(monkeypatch,
     ]
 
 
+def test_what_is_hidden_from_keras_can_be_imported_afterwards():
+    script = """if True:
+        import gc, sys
+        from pipeline.cli import _quick_imports
+        with _quick_imports():
+            import tf_keras
+        assert "pandas" not in sys.modules and "scipy.ndimage" not in sys.modules
+        assert gc.isenabled() and gc.get_freeze_count() > 100_000
+        import pandas, scipy.ndimage
+        with _quick_imports():
+            import pandas as again
+        assert again is pandas"""
+    assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0
+
+
 def test_the_gate_has_an_exit_code_of_its_own(tmp_path):
     tiny = [*TINY, "train.baseline=false"]
     refused = rankdistil(*tiny, "run_dir=refused", "evaluate.gate.min_share_of_teacher=2", cwd=tmp_path)

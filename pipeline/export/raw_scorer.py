@@ -36,7 +36,10 @@ class RawScorer:
         self.module = tf.Module()
         self.module.weights = scorer.variables
 
-        @tf.function(input_signature=[tf.TensorSpec([None, self.num_features], tf.float32, "features")])
+        @tf.function(
+            input_signature=[tf.TensorSpec([None, self.num_features], tf.float32, "features")],
+            autograph=False,
+        )
         def rank(features: tf.Tensor) -> dict[str, tf.Tensor]:
             return {"scores": self(features)}
 
@@ -44,7 +47,8 @@ class RawScorer:
             input_signature=[
                 tf.TensorSpec([None, None, self.num_features], tf.float32, "features"),
                 tf.TensorSpec([None, None], tf.bool, "mask"),
-            ]
+            ],
+            autograph=False,
         )
         def rank_lists(features: tf.Tensor, mask: tf.Tensor) -> dict[str, tf.Tensor]:
             if not self.listwise:

@@ -73,11 +73,11 @@ def scoring_function(scorer: Any) -> Score:
     """
     features_spec = tf.TensorSpec([None, scorer.num_features], tf.float32)
 
-    @tf.function(input_signature=[features_spec])
+    @tf.function(input_signature=[features_spec], autograph=False)
     def forward(features: tf.Tensor) -> tf.Tensor:
         return scorer(features, None, training=False)
 
-    @tf.function(input_signature=[features_spec, tf.TensorSpec([None], tf.int32)])
+    @tf.function(input_signature=[features_spec, tf.TensorSpec([None], tf.int32)], autograph=False)
     def forward_lists(features: tf.Tensor, sizes: tf.Tensor) -> tf.Tensor:
         return scorer(features, Layout.of_sizes(sizes), training=False)
 

@@ -5,8 +5,10 @@ Shapes: D documents of a batch, B lists, L slots of a list.
 
 from __future__ import annotations
 
+import concurrent.futures
 import functools
-from typing import Protocol
+from collections.abc import Iterator
+from typing import Any, Protocol
 
 import tensorflow as tf
 import tf_keras as keras
@@ -59,6 +61,8 @@ class TrainingStep(keras.Model):
       compile_loss: whether XLA compiles the loss by itself.
     """
 
+    train_function: Any  # Keras calls it
+
     def __init__(
         self, scorer: Scorer, loss: ListLoss, batches: PackedBatches, *, seed: int, compile_loss: bool
     ) -> None:
@@ -66,20 +70,29 @@ class TrainingStep(keras.Model):
         self.scorer, self.per_list_loss, self.seed = scorer, loss, seed
         self.list_size, self.num_chunks = batches.list_size, batches.num_chunks
         self.compile_loss = compile_loss
-        # Made once, since Keras traces a step twice.
-        self._of_usual, self._of_unusual = (
-            tf.function(
-                functools.partial(self._value_and_gradient, are_usual=are_usual),
-                jit_compile=True,
-                autograph=False,
-            )
-            for are_usual in (True, False)
-        )
+        if compile_loss:
+            lists = [batches.slots // batches.num_chunks, batches.list_size]
+            self._of_usual = self._compiled(*lists, are_usual=True)
+            # XLA compiles a function when a graph first calls it: this one does, while the rest is traced.
+            once = tf.function(lambda *lists: self._of_usual(*lists), autograph=False)
+            zeros = [
+                tf.zeros(spec.shape, spec.dtype) for spec in self._of_usual.structured_input_signature[0]
+            ]
+            self._compilation = concurrent.futures.ThreadPoolExecutor(1).submit(once, *zeros)
+            self._of_unusual = self._compiled(*lists, are_usual=False)
         self.loss_sum = keras.metrics.Sum("loss_sum")
         self.num_lists = keras.metrics.Sum("num_lists")
         self.distribute_reduction_method = "first"  # the metrics are sums over replicas already
         self.bad_step = tf.Variable(
             -1, trainable=False, dtype=tf.int64, aggregation=tf.VariableAggregation.ONLY_FIRST_REPLICA
+        )
+
+    def _compiled(self, num_lists: int, list_size: int, *, are_usual: bool) -> Any:
+        """`_value_and_gradient`, for XLA."""
+        scores, integers = tf.TensorSpec([num_lists, list_size]), tf.TensorSpec([num_lists], tf.int32)
+        function = functools.partial(self._value_and_gradient, are_usual=are_usual)
+        return tf.function(function, jit_compile=True, autograph=False).get_concrete_function(
+            scores, scores, scores, integers, integers, tf.TensorSpec([], tf.int64)
         )
 
     @property
@@ -99,7 +112,33 @@ class TrainingStep(keras.Model):
         of_scale = [] if scale is None else [scale.current_loss_scale, scale.counter]
         return [*self.scorer.variables, *self.optimizer.variables, *metrics, *of_scale]
 
-    def train_step(self, batch: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+    def make_train_function(self, force: bool = False) -> Any:
+        """As many steps as Keras asks for at a time. (Keras' own traces a step twice.)"""
+        if self.train_function is not None and not force:
+            return self.train_function
+        step: Any = self.train_step
+        if self.jit_compile:
+            step = tf.function(step, jit_compile=True, autograph=False)
+
+        @tf.function(autograph=False)
+        def train_function(batches: Iterator[Any]) -> dict[str, tf.Tensor]:
+            def next_step(i: tf.Tensor, _: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+                loss = self.distribute_strategy.run(step, args=(next(batches),))
+                return i + 1, self.distribute_strategy.experimental_local_results(loss)[0]
+
+            num_steps = tf.convert_to_tensor(self._steps_per_execution)
+            _, loss = tf.while_loop(
+                lambda i, _: i < num_steps, next_step, (tf.zeros([], num_steps.dtype), 0.0)
+            )
+            if self.compile_loss:
+                self._compilation.result()  # its noise, where TensorFlow counts that, comes before the first step's
+            return {"loss": loss}
+
+        self.train_function = train_function
+        return train_function
+
+    def train_step(self, batch: dict[str, tf.Tensor]) -> tf.Tensor:
+        """Returns the mean loss of the lists of the epoch so far."""
         step = tf.convert_to_tensor(self.optimizer.iterations)
         variables = self.scorer.trainable_variables
         loss, gradients = self._loss_and_gradients(batch, step)
@@ -116,7 +155,7 @@ class TrainingStep(keras.Model):
         )
         self.loss_sum.update_state(loss)
         self.num_lists.update_state(tf.math.count_nonzero(batch["sizes"], dtype=tf.float32))
-        return {"loss": self.loss_sum.result() / self.num_lists.result()}
+        return self.loss_sum.result() / self.num_lists.result()
 
     def _loss_and_gradients(
         self, batch: dict[str, tf.Tensor], step: tf.Tensor

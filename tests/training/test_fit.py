@@ -2,6 +2,9 @@ import dataclasses
 import functools
 import os
 import signal
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -371,6 +374,31 @@ def test_jit_changes_nothing_but_speed(tmp_path, jit):
     off, _ = train(tmp_path / "off", student=student)
     on, _ = train(tmp_path / "on", student=student, config=dataclasses.replace(CONFIG, jit=jit))
     np.testing.assert_allclose(centred_scores(on), centred_scores(off), rtol=1e-3, atol=1e-3)
+
+
+def test_the_loss_is_compiled_once_and_the_step_traced_once(tmp_path, monkeypatch):
+    traced = []
+    train_step = fit_module.TrainingStep.train_step
+    monkeypatch.setattr(
+        fit_module.TrainingStep, "train_step", lambda self, batch: traced.append(1) or train_step(self, batch)
+    )
+    train(tmp_path / "here", config=dataclasses.replace(CONFIG, jit="loss"))
+    assert len(traced) == 1
+    script = """if True:
+        import dataclasses, pathlib, sys
+        sys.path.insert(0, sys.argv[1])
+        import test_fit
+        config = dataclasses.replace(test_fit.CONFIG, jit="loss")
+        test_fit.train(pathlib.Path(sys.argv[2]), config=config)"""
+    log = subprocess.run(
+        [sys.executable, "-c", script, Path(__file__).parent, tmp_path / "there"],
+        env=os.environ | {"TF_CPP_MIN_LOG_LEVEL": "0", "TF_CPP_VMODULE": "cpu_compiler=1"},
+        stderr=subprocess.PIPE,
+        text=True,
+        check=True,
+    ).stderr
+    compiled = [line for line in log.splitlines() if "Compiling [" in line]
+    assert len(compiled) == 1, compiled
 
 
 def test_mixed_precision_learns_what_float32_does(tmp_path):
