@@ -6,6 +6,7 @@ All that `pipeline.training.fit.fit` does counts, checkpoints and the validation
 from __future__ import annotations
 
 import argparse
+import gc
 import json
 import os
 import sys
@@ -47,6 +48,7 @@ def main() -> None:
     from pipeline.training.fit import fit
     from pipeline.training.strategy import make_strategy, share_cores
 
+    gc.freeze()  # as the command does
     tf.config.threading.set_inter_op_parallelism_threads(options.threads)
     student = MLPStudent(hidden=list(workload.HIDDEN))
     config = TrainConfig(

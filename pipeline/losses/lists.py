@@ -88,16 +88,13 @@ def as_lists(target: Any, student: Any, mask: Any, temperature: Any = 1.0) -> tu
 def from_best(scores: Tensor, mask: Tensor) -> Tensor:
     """Each list's scores less its best one; NO_SCORE in the padding."""
     masked = tf.where(mask, scores, NO_SCORE)
-    size = scores.shape[1] or tf.shape(scores)[1]
-    best = over(1, (masked[:, docs] for docs in parts(size)), tf.maximum)
+    best = over(1, cut(masked, 1, scores.shape[1]), tf.maximum)
     return tf.where(mask, scores - tf.stop_gradient(best), NO_SCORE)
 
 
-def parts(size: Any) -> list[slice]:
-    """Of an axis of that size, which may be a scalar tensor: for `over`."""
-    num_parts = PARTS if isinstance(size, int) and size % PARTS == 0 else 1
-    width = size // num_parts
-    return [slice(i * width, (i + 1) * width) for i in range(num_parts)]
+def cut(x: Tensor, axis: int, size: int | None) -> list[Tensor]:
+    """x along an axis of that size, for `over`: in PARTS of one size, or whole where that cannot be."""
+    return tf.split(x, PARTS, axis) if size and size % PARTS == 0 else [x]
 
 
 def over(axis: int, of_parts: Iterable[Tensor], combine: Callable = tf.add) -> Tensor:

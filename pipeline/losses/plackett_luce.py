@@ -9,7 +9,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from pipeline.losses.lists import NO_SCORE, PARTS, Tensor, over, parts, take
+from pipeline.losses.lists import NO_SCORE, PARTS, Tensor, cut, over, take
 
 
 def _mix(x: Tensor) -> Tensor:
@@ -46,17 +46,16 @@ def random_bits(seed: Any, list_ids: Any, samples: Any, slots: Any) -> Tensor:
       slots: integers [n] or [B, S, n].
     """
     seed, list_ids = tf.convert_to_tensor(seed), tf.convert_to_tensor(list_ids)
-    samples = tf.cast(samples, tf.uint32)[:, tf.newaxis]
-
-    def key(start: int) -> Tensor:  # [B, S, 1]
-        state = _u32(start)
-        for word in (*_words(seed[0]), *_words(seed[1]), *_words(list_ids)):
-            state = _mix(state + word)
-        return _mix(state[:, tf.newaxis, tf.newaxis] + samples)
-
     # Two keys: with one, two of the 2^32 streams would now and then be shifted copies of each other.
-    bits = _mix(tf.cast(slots, tf.uint32) * _u32(0x9E3779B9) + key(0x243F6A88))
-    return _mix(tf.bitwise.bitwise_xor(bits, key(0x85A308D3)))
+    keys = tf.constant([[0x243F6A88], [0x85A308D3]], tf.uint32)
+    for word in (*_words(seed[0]), *_words(seed[1]), *_words(list_ids)):
+        keys = _mix(keys + word)
+    keys = _mix(
+        keys[..., tf.newaxis, tf.newaxis] + tf.cast(samples, tf.uint32)[:, tf.newaxis]
+    )  # [2, B, S, 1]
+    first, second = tf.unstack(keys)
+    bits = _mix(tf.cast(slots, tf.uint32) * _u32(0x9E3779B9) + first)
+    return _mix(tf.bitwise.bitwise_xor(bits, second))
 
 
 def uniform(bits: Tensor, dtype: tf.DType) -> Tensor:
@@ -198,7 +197,7 @@ def _one_by_one(x: Tensor, k: int) -> Tensor:
     """Each is the smallest of those above the one before."""
     greatest = x.dtype.max
     x = tf.pad(x, [[0, -x.shape[0] % PARTS], [0, 0]], constant_values=greatest)
-    rows = [x[part] for part in parts(x.shape[0])]
+    rows = cut(x, 0, x.shape[0])
     chosen = [over(0, rows, tf.minimum)]
     while len(chosen) < k:
         last = chosen[-1]

@@ -10,7 +10,7 @@ from typing import Any
 import tensorflow as tf
 
 from pipeline.losses import plackett_luce
-from pipeline.losses.lists import NO_SCORE, PARTS, Tensor, from_best, over, parts, usual_or_not
+from pipeline.losses.lists import NO_SCORE, PARTS, Tensor, cut, from_best, over, usual_or_not
 from pipeline.losses.plackett_luce import at, scaled_cumsum
 
 # exp() of scores within this many nats of the best one, and sums and quotients of such numbers, fit into float32.
@@ -120,27 +120,24 @@ def _shares(
       log sum_{R_i} exp(scores) [B, S, K + 1]; the mean of values under softmax_{R_i}(scores) [B, S, K + 1];
       the sums of the shares of each pick [B, S, K], and of each document over the samples that left it [B, n].
     """
-    num_samples, size = left.shape[1], left.shape[2] or tf.shape(left)[2]
-    # A wide list is rare: there the time to trace the graph counts, not that of XLA's code.
-    all_docs = [slice(None)] if wide else parts(size)
-    if wide:
+    num_samples, size = left.shape[1], left.shape[2]
+    value_parts = [values[:, tf.newaxis]]
+    if wide:  # is rare: the time to trace the graph counts, not that of XLA's code
         rest_scale = tf.reduce_max(tf.where(left, scores[:, tf.newaxis], NO_SCORE), axis=2, keepdims=True)
-
-        def rest(docs: slice) -> Tensor:
-            return tf.where(left[..., docs], tf.exp(scores[:, tf.newaxis, docs] - rest_scale), 0.0)
-
+        rest = [tf.where(left, tf.exp(scores[:, tf.newaxis] - rest_scale), 0.0)]
         picked_scale = at(scores, picks)
         picked = tf.ones_like(picked_scale)
         scale = tf.concat([picked_scale, rest_scale], axis=2)
     else:
         weights, scale = tf.exp(scores), None
         picked = at(weights, picks)
+        weight_parts, value_parts = (cut(x[:, tf.newaxis], 2, size) for x in (weights, values))
+        rest = [
+            tf.where(was_left, w, 0.0) for was_left, w in zip(cut(left, 2, size), weight_parts, strict=True)
+        ]
 
-        def rest(docs: slice) -> Tensor:
-            return tf.where(left[..., docs], weights[:, tf.newaxis, docs], 0.0)
-
-    rest_sum = over(2, map(rest, all_docs))
-    rest_values = over(2, (rest(docs) * values[:, tf.newaxis, docs] for docs in all_docs))
+    rest_sum = over(2, rest)
+    rest_values = over(2, (r * v for r, v in zip(rest, value_parts, strict=True)))
     sums_scale, (sums, value_sums) = scaled_cumsum(
         scale,
         tf.concat([picked, rest_sum], axis=2),
@@ -154,9 +151,8 @@ def _shares(
     if sums_scale is not None:
         log_sums += sums_scale
         picked = tf.exp(picked_scale - sums_scale[..., :-1])
-        shares = tf.where(left, tf.exp(scores[:, tf.newaxis] - rest_scale) * inverse_sums[..., -1:], 0.0)
-        share_of_left = tf.reduce_sum(shares, axis=1)
+        share_of_left = tf.reduce_sum(rest[0] * inverse_sums[..., -1:], axis=1)
     else:
-        shares = (tf.where(left[:, i], inverse_sums[:, i, -1:], 0.0) for i in parts(num_samples))
-        share_of_left = weights * over(1, shares)[:, 0]
+        samples = zip(*(cut(x, 1, num_samples) for x in (left, inverse_sums[..., -1:])), strict=True)
+        share_of_left = weights * over(1, (tf.where(was_left, x, 0.0) for was_left, x in samples))[:, 0]
     return log_sums, value_sums / sums, picked * inverse_sums[..., :-1], share_of_left

@@ -13,7 +13,7 @@ import pipeline  # noqa: F401  (before tensorflow)
 import tensorflow as tf  # isort: skip
 
 from pipeline.config import ConfigError
-from pipeline.losses import labels, make_loss, plackett_luce, tfr_labels
+from pipeline.losses import labels, make_loss, plackett_luce, registry, tfr_labels
 from pipeline.losses.tfr_compat import load_tfr
 from pipeline.training.step import label_loss
 
@@ -82,5 +82,6 @@ def test_without_tfr_the_name_is_refused_at_once(monkeypatch: pytest.MonkeyPatch
         raise RuntimeError("tf.keras is Keras 3")
 
     monkeypatch.setattr(tfr_labels, "load_tfr", refuse)
+    monkeypatch.setattr(registry, "_checked", set())  # found to work by another test
     with pytest.raises(RuntimeError, match="Keras 3"):
         label_loss("tfr_softmax", option="loss.label_loss")
