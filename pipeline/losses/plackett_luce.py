@@ -53,7 +53,7 @@ def random_bits(seed: Any, list_ids: Any, samples: Any, slots: Any) -> Tensor:
     keys = _mix(
         keys[..., tf.newaxis, tf.newaxis] + tf.cast(samples, tf.uint32)[:, tf.newaxis]
     )  # [2, B, S, 1]
-    first, second = tf.unstack(keys)
+    first, second = tf.unstack(keys, num=2)
     bits = _mix(tf.cast(slots, tf.uint32) * _u32(0x9E3779B9) + first)
     return _mix(tf.bitwise.bitwise_xor(bits, second))
 

@@ -35,7 +35,7 @@ LABEL: dict[str, Loss] = {
     **{f"tfr_{key}": functools.partial(tfr_labels.tfr_loss, key) for key in tfr_labels.KEYS},
 }
 
-_checked: set[tuple[str, str]] = set()  # losses and their options, as they are written
+_checked: set[tuple[Loss, str]] = set()  # losses and their options, as they are written
 _CALL_ARGUMENTS = ("seed", "list_ids", "reduce")  # given at each call, not options
 
 
@@ -67,12 +67,12 @@ def make_loss(name: str, **options: Any) -> Loss:
             raise ValueError(f"{name} takes no option {key}={value!r}: {_nearest(key, allowed)}")
     made = functools.partial(loss, **options)
     given = ", ".join(f"{key}={value!r}" for key, value in options.items())
-    if (name, given) not in _checked:
+    if (loss, given) not in _checked:
         try:
             made([[0.0, 0.0]], [[0.0, 0.0]])  # a loss checks its options when it is called: call it now
         except (TypeError, ValueError) as error:
             raise ValueError(f"{name} does not work with {given}: {error}") from error
-        _checked.add((name, given))
+        _checked.add((loss, given))
     return made
 
 

@@ -72,12 +72,11 @@ class TrainingStep(keras.Model):
         self.compile_loss = compile_loss
         if compile_loss:
             lists = [batches.slots // batches.num_chunks, batches.list_size]
-            self._of_usual = self._compiled(*lists, are_usual=True)
-            # XLA compiles a function when a graph first calls it: this one does, while the rest is traced.
-            once = tf.function(lambda *lists: self._of_usual(*lists), autograph=False)
-            zeros = [
-                tf.zeros(spec.shape, spec.dtype) for spec in self._of_usual.structured_input_signature[0]
-            ]
+            self._of_usual = usual = self._compiled(*lists, are_usual=True)
+            # XLA compiles a function when a graph first calls it, for each device: for the first this one does, while
+            # the rest is traced.
+            once = tf.function(lambda *lists: usual(*lists), autograph=False)
+            zeros = [tf.zeros(spec.shape, spec.dtype) for spec in usual.structured_input_signature[0]]
             self._compilation = concurrent.futures.ThreadPoolExecutor(1).submit(once, *zeros)
             self._of_unusual = self._compiled(*lists, are_usual=False)
         self.loss_sum = keras.metrics.Sum("loss_sum")
@@ -113,7 +112,7 @@ class TrainingStep(keras.Model):
         return [*self.scorer.variables, *self.optimizer.variables, *metrics, *of_scale]
 
     def make_train_function(self, force: bool = False) -> Any:
-        """As many steps as Keras asks for at a time. (Keras' own traces a step twice.)"""
+        """As many steps as Keras asks for at a time, always in a graph. (Keras' own traces a step twice.)"""
         if self.train_function is not None and not force:
             return self.train_function
         step: Any = self.train_step

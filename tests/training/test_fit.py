@@ -25,6 +25,7 @@ from pipeline.metrics import ndcg
 from pipeline.models.scorer import build_scorer, scoring_function
 from pipeline.training import fit as fit_module
 from pipeline.training.fit import Interrupted, fit, load_history, load_weights
+from pipeline.training.step import TrainingStep
 from pipeline.training.strategy import make_strategy, share_cores
 
 CONFIG = TrainConfig(
@@ -390,15 +391,36 @@ def test_the_loss_is_compiled_once_and_the_step_traced_once(tmp_path, monkeypatc
         import test_fit
         config = dataclasses.replace(test_fit.CONFIG, jit="loss")
         test_fit.train(pathlib.Path(sys.argv[2]), config=config)"""
-    log = subprocess.run(
+    done = subprocess.run(
         [sys.executable, "-c", script, Path(__file__).parent, tmp_path / "there"],
         env=os.environ | {"TF_CPP_MIN_LOG_LEVEL": "0", "TF_CPP_VMODULE": "cpu_compiler=1"},
         stderr=subprocess.PIPE,
         text=True,
-        check=True,
-    ).stderr
-    compiled = [line for line in log.splitlines() if "Compiling [" in line]
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    compiled = [line for line in done.stderr.splitlines() if "Compiling [" in line]
     assert len(compiled) == 1, compiled
+
+
+def test_the_loss_is_compiled_while_the_step_is_traced(tmp_path, monkeypatch):
+    """By another thread; what XLA cannot compile ends the training."""
+    steps = []
+
+    def step(*arguments, **options):
+        steps.append(TrainingStep(*arguments, **options))
+        return steps[-1]
+
+    monkeypatch.setattr(fit_module, "TrainingStep", step)
+    config = dataclasses.replace(CONFIG, jit="loss")
+    train(tmp_path / "compiled", config=config)
+    assert steps[0]._compilation.done()
+
+    def not_for_xla(teacher, labels, student, mask, *, seed, list_ids):
+        return tf.cast(tf.strings.length(tf.strings.as_string(list_ids)), tf.float32) * student[:, 0]
+
+    with pytest.raises(tf.errors.InvalidArgumentError, match="unsupported operations"):
+        train(tmp_path / "refused", config=config, loss=not_for_xla)
 
 
 def test_mixed_precision_learns_what_float32_does(tmp_path):
