@@ -53,17 +53,17 @@ class _Epochs(keras.callbacks.Callback):
         folder: Path,
         on_epoch: Callable[[dict[str, Any]], None],
         chief: bool,
+        preempted: threading.Event,
     ) -> None:
         super().__init__()
         self.batches, self.vali, self.patience = batches, vali, config.patience
         self.rate = _learning_rate(config, batches.steps_per_epoch)
-        self.folder, self.on_epoch, self.chief = folder, on_epoch, chief
+        self.folder, self.on_epoch, self.chief, self.preempted = folder, on_epoch, chief, preempted
         self.history: list[dict[str, Any]] = []
         self.best = -np.inf
         self.best_epoch = 0
         self.step = 0  # within the epoch
         self.saved_metrics: list[np.ndarray] = []
-        self.preempted = False
         self._supports_tf_logs = True  # else Keras waits for every step's logs
 
     def resume(self) -> None:
@@ -113,7 +113,7 @@ class _Epochs(keras.callbacks.Callback):
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         self.step = self.first_step + batch + 1
-        if self.preempted and self.step < self.batches.steps_per_epoch:
+        if self.preempted.is_set() and self.step < self.batches.steps_per_epoch:
             self._check_finite()  # else the checkpoint before would be lost
             self.save()
             raise Interrupted(
@@ -149,7 +149,7 @@ class _Epochs(keras.callbacks.Callback):
                 checkpoint.save_arrays(self.folder / _BEST, weights, {})
         self.save()
         self.on_epoch(row)
-        if self.preempted:
+        if self.preempted.is_set():
             raise Interrupted(f"stopped after epoch {epoch + 1}; run again to go on")
         if self.exhausted:
             self.model.stop_training = True
@@ -278,7 +278,8 @@ def fit(
         threads=None if config.deterministic else 2,
     )
     steps = batches.steps_per_epoch
-    with strategy.scope():
+    preempted = threading.Event()
+    with _on_sigterm(preempted), strategy.scope():
         with _precision(config.precision):
             scorer = build()
             batches = dataclasses.replace(batches, num_chunks=_num_chunks(scorer, batches))
@@ -290,7 +291,7 @@ def fit(
             steps_per_execution=1 if config.profile else min(_STEPS_PER_CALL, steps),
         )
         model.optimizer.build(model.scorer.trainable_variables)
-        epochs = _Epochs(batches, vali, config, folder, on_epoch, chief)
+        epochs = _Epochs(batches, vali, config, folder, on_epoch, chief, preempted)
         epochs.set_model(model)
         epochs.resume()
 
@@ -301,7 +302,7 @@ def fit(
 
     done = len(epochs.history) * steps + epochs.step
     profiled = Profile(config.profile, profile_to, num_steps=config.epochs * steps, done=done)
-    with _on_sigterm(epochs), profiled:
+    with _on_sigterm(preempted), profiled:
         while len(epochs.history) < config.epochs and not epochs.exhausted:
             # An interrupted epoch is finished by a call of its own: steps_per_epoch holds for all of a call.
             rest = config.epochs if epochs.step == 0 else len(epochs.history) + 1
@@ -347,16 +348,13 @@ def _lost_workers_named(strategy: tf.distribute.Strategy) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _on_sigterm(epochs: _Epochs) -> Iterator[None]:
-    """While the block runs, SIGTERM ends training at the next step."""
+def _on_sigterm(preempted: threading.Event) -> Iterator[None]:
+    """While the block runs, SIGTERM sets the event: training ends at the next step."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
 
-    def note(signal_number: int, frame: object) -> None:
-        epochs.preempted = True
-
-    before = signal.signal(signal.SIGTERM, note)
+    before = signal.signal(signal.SIGTERM, lambda signal_number, frame: preempted.set())
     try:
         yield
     finally:

@@ -270,6 +270,18 @@ def test_sigterm_saves_the_step_and_the_same_call_goes_on(tmp_path, after_steps,
     assert_same(train(tmp_path / "stopped"), train(tmp_path / "whole"))
 
 
+def test_sigterm_before_the_first_step_waits_for_it(tmp_path, monkeypatch):
+    def signalling(*arguments, **options):
+        os.kill(os.getpid(), signal.SIGTERM)
+        return TrainingStep(*arguments, **options)
+
+    monkeypatch.setattr(fit_module, "TrainingStep", signalling)
+    with pytest.raises(Interrupted, match="run again to go on"):
+        train(tmp_path / "stopped")
+    monkeypatch.undo()
+    assert_same(train(tmp_path / "stopped"), train(tmp_path / "whole"))
+
+
 def test_a_run_that_is_killed_when_patience_is_at_its_end_does_not_go_on(tmp_path):
     config = dataclasses.replace(CONFIG, epochs=50, patience=2, learning_rate=1e-9)
 
