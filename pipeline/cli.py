@@ -166,8 +166,8 @@ class _Progress:
 
 @contextlib.contextmanager
 def _quick_imports() -> Iterator[None]:
-    """Imports inside take two thirds of the time, once a process: nobody looks for garbage among what is to stay, and
-    packages that Keras imports only if they are installed, and that serve nothing here, look as if they were not."""
+    """Imports inside take less time, once a process: nobody looks for garbage among what is to stay, and packages that
+    Keras imports only if they are installed, and that serve nothing here, look as if they were not."""
     hidden: dict[str, Any] = {name: None for name in _OF_KERAS if name not in sys.modules}
     sys.modules.update(hidden)
     gc.disable()
