@@ -43,6 +43,10 @@ def usual_or_not(is_usual: Tensor, usual: Callable[[], Tensor], unusual: Callabl
     return tf.where(is_usual, first, tf.constant(float("nan"), first.dtype)), *others
 
 
+class NotLists(ValueError):
+    """The arguments of a loss do not fit together as lists."""
+
+
 def as_lists(target: Any, student: Any, mask: Any, temperature: Any = 1.0) -> tuple[Tensor, Tensor, Tensor]:
     """The arguments of a loss as dense tensors of one floating type, with 0 in the padding.
 
@@ -56,8 +60,8 @@ def as_lists(target: Any, student: Any, mask: Any, temperature: Any = 1.0) -> tu
       target without gradient, student, mask; float64 where the student is, else float32.
 
     Raises:
-      ValueError: the temperature is not > 0; the ranks or the static shapes do not fit together; only one of the two
-        is ragged.
+      ValueError: the temperature is not > 0; only one of the two is ragged.
+      NotLists: the ranks or the static shapes do not fit together.
     """
     if not tf.is_tensor(temperature) and not temperature > 0:
         raise ValueError(f"temperature={temperature!r} is not possible: a number > 0")
@@ -76,7 +80,7 @@ def as_lists(target: Any, student: Any, mask: Any, temperature: Any = 1.0) -> tu
     )
     for name, tensor in (("target", target), ("mask", mask)):
         if student.shape.rank != 2 or not tensor.shape.is_compatible_with(student.shape):
-            raise ValueError(
+            raise NotLists(
                 f"student {student.shape} and {name} {tensor.shape} must both be [lists, list_size]"
             )
     dtype = tf.float64 if student.dtype == tf.float64 else tf.float32

@@ -52,6 +52,7 @@ def binary_rankdistil(
     Raises:
       ValueError: an option or a shape that is not possible.
     """
+    _check_options(topk, num_negatives, negatives, top_loss, discount)
     teacher, student, mask = as_lists(teacher, student, mask)
     top, rest = _top_and_negatives(teacher, mask, topk, num_negatives, negatives, seed, list_ids)
     per_list = _top_loss(teacher, student, mask, top, top_loss, _discounts(top, discount, student.dtype))
@@ -80,6 +81,7 @@ def pairwise_rankdistil(
 
     Options as in `binary_rankdistil`. Memory O(p m) a list.
     """
+    _check_options(topk, num_negatives, negatives, top_loss, discount)
     teacher, student, mask = as_lists(teacher, student, mask)
     top, rest = _top_and_negatives(teacher, mask, topk, num_negatives, negatives, seed, list_ids)
     weights = _discounts(top, discount, student.dtype)
@@ -112,12 +114,27 @@ def relaxed_ranking_distillation(
     Raises:
       ValueError: an option or a shape that is not possible.
     """
+    _check_options(topk, num_negatives)
     teacher, student, mask = as_lists(teacher, student, mask)
     top, rest = _top_and_negatives(teacher, mask, topk, num_negatives, "uniform", seed, list_ids)
     in_order = tf.concat([top[0], rest[0]], axis=1)
     is_step = tf.concat([top[1], tf.zeros_like(rest[1])], axis=1)
     losses = plackett_luce.choice_losses(student, in_order, tf.concat([top[1], rest[1]], axis=1))
     return reduce_lists(tf.reduce_sum(tf.where(is_step, losses, 0.0), axis=1), mask, reduce)
+
+
+def _check_options(
+    topk: Any,
+    num_negatives: Any,
+    negatives: Any = "uniform",
+    top_loss: Any = "softmax",
+    discount: Any = "none",
+) -> None:
+    count("topk", topk)
+    count("num_negatives", num_negatives, none="all")
+    one_of("negatives", negatives, NEGATIVES)
+    one_of("top_loss", top_loss, TOP_LOSSES)
+    one_of("discount", discount, DISCOUNTS)
 
 
 Chosen = tuple[Tensor, Tensor]  # slots [B, m] and whether a document is there, bool [B, m]
@@ -132,9 +149,6 @@ def _top_and_negatives(
     seed: Any,
     list_ids: Any,
 ) -> tuple[Chosen, Chosen]:
-    count("topk", topk)
-    count("num_negatives", num_negatives, none="all")
-    one_of("negatives", negatives, NEGATIVES)
     order = descending(teacher, mask)
     top, rest = order[:, :topk], order[:, topk:]
     is_rest = take(mask, rest)
@@ -149,7 +163,6 @@ def _top_and_negatives(
 
 def _discounts(top: Chosen, discount: str, dtype: tf.DType) -> Tensor:
     """[B, p], 0 where there is no document."""
-    one_of("discount", discount, DISCOUNTS)
     place = tf.cast(tf.range(1, tf.shape(top[0])[1] + 1), dtype)
     weights = (
         tf.math.log(tf.constant(2.0, dtype)) / tf.math.log1p(place)
@@ -162,7 +175,6 @@ def _discounts(top: Chosen, discount: str, dtype: tf.DType) -> Tensor:
 def _top_loss(
     teacher: Tensor, student: Tensor, mask: Tensor, top: Chosen, name: str, weights: Tensor
 ) -> Tensor:
-    one_of("top_loss", name, TOP_LOSSES)
     t, s = take(teacher, top[0]), take(student, top[0])
     if name == "softmax":
         losses = -tf.exp(log_softmax(t, top[1])) * log_softmax(s, top[1])

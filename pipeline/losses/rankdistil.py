@@ -95,6 +95,8 @@ def _check_options(topk: Any, sample_size: Any, estimator: Any) -> None:
         raise ValueError(
             f"topk={topk} has no closed form: estimator=exact is for topk 1 and 2; mend: rao_blackwell"
         )
+    if estimator == "tfr":
+        load_tfr()
 
 
 # --------------------------------------------------------------------------------------------------- exact

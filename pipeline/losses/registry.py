@@ -9,8 +9,10 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from pipeline.losses import distillation, labels, negatives, rankdistil, tfr_labels
+from pipeline.losses.lists import NotLists
 
-# fn(target, student, mask=None, *, <own options>, seed=(0, 0), list_ids=None, reduce="mean") -> scalar or [lists]
+# fn(target, student, mask=None, *, <own options>, seed=(0, 0), list_ids=None, reduce="mean") -> scalar or [lists].
+# It checks its options before its arguments.
 Loss = Callable[..., Any]
 
 # target: the teacher's scores
@@ -69,7 +71,9 @@ def make_loss(name: str, **options: Any) -> Loss:
     given = ", ".join(f"{key}={value!r}" for key, value in options.items())
     if (loss, given) not in _checked:
         try:
-            made([[0.0, 0.0]], [[0.0, 0.0]])  # a loss checks its options when it is called: call it now
+            made(0.0, 0.0)  # a loss checks its options when it is called, and then its arguments: call it now
+        except NotLists:
+            pass
         except (TypeError, ValueError) as error:
             raise ValueError(f"{name} does not work with {given}: {error}") from error
         _checked.add((loss, given))

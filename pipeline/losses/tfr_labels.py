@@ -66,11 +66,12 @@ def tfr_loss(
     Raises:
       RuntimeError: as `load_tfr`.
     """
+    tfr = load_tfr()
     labels, student, mask = as_lists(labels, student, mask)
     all_docs, dtype = mask, student.dtype
     labels, student = tf.cast(labels, tf.float32), tf.cast(student, tf.float32)
     num_lists, size = tf.unstack(tf.shape(mask))
-    call = loss = load_tfr().keras.losses.get(f"{key}_loss", reduction="none")
+    call = loss = tfr.keras.losses.get(f"{key}_loss", reduction="none")
     num_samples = 1
     if key == "list_mle":
         order = drawn_order(labels, mask, seed, list_ids)

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 import tensorflow as tf
-from tensorboard.plugins.hparams import api as hp
 
 from pipeline.tracking.options import Option
 
@@ -51,6 +50,8 @@ class TensorBoardTracker:
             tf.summary.histogram(tag, values)
 
     def summary(self, values: Mapping[str, float]) -> None:
+        from tensorboard.plugins.hparams import api as hp  # 0.06 s, which a start need not wait
+
         with self._writer(_TRIAL).as_default(step=0):
             trial = f"{self._run_dir.name} ({self._run_dir.parent.name})"
             hp.hparams(dict(self._options), trial_id=trial)

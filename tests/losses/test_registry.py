@@ -14,6 +14,7 @@ import pipeline.losses
 from pipeline.losses import coupled_rankdistil, make_loss, registry
 
 TEACHER, STUDENT = np.array([[2.0, 0.0, 1.0]]), np.array([[0.0, 1.0, 3.0]])
+LOSSES = registry.DISTILLATION | registry.LABEL
 
 
 def test_make_loss_sets_the_options() -> None:
@@ -57,7 +58,23 @@ def test_what_make_loss_refuses(name: str, options: dict, message: str) -> None:
         make_loss(name, **options)
 
 
-@pytest.mark.parametrize("name", [*registry.DISTILLATION, *registry.LABEL])
+@pytest.mark.parametrize(
+    ("name", "option"),
+    [(name, option) for name, loss in LOSSES.items() for option in registry.options_of(loss)],
+)
+@pytest.mark.parametrize("value", ["no such choice", -1, 0.5, None, True, [1]])
+def test_what_make_loss_accepts_works_on_lists(name: str, option: str, value: object) -> None:
+    """make_loss tries the options without lists: no loss may refuse one later."""
+    try:
+        loss = make_loss(name, **{option: value})
+    except ValueError:
+        with pytest.raises((TypeError, ValueError)):
+            LOSSES[name](TEACHER, STUDENT, **{option: value})
+    else:
+        assert np.isfinite(loss(TEACHER, STUDENT))
+
+
+@pytest.mark.parametrize("name", LOSSES)
 def test_every_loss_has_the_same_form(name: str) -> None:
     parameters = list(inspect.signature((registry.DISTILLATION | registry.LABEL)[name]).parameters.values())
     assert [p.name for p in parameters[1:3]] == ["student", "mask"]
