@@ -33,7 +33,7 @@ from pipeline.training.step import ListLoss, TrainingStep
 log = logging.getLogger(__name__)
 
 MONITOR = "ndcg@10"  # of the validation split, blank queries skipped: picks the epoch whose weights are kept
-_STEPS_PER_CALL = 8  # of Python, which takes its time and looks for SIGTERM between two of them
+_STEPS_PER_CALL = 8  # of Python, which takes its time and looks for signals between two of them
 _CHUNK_DOCS = 4096  # what is computed of as many fits into a CPU's cache
 _CHECKPOINT, _BEST, _HISTORY = "checkpoint.npz", "weights.npz", "history.json"
 
@@ -53,12 +53,12 @@ class _Epochs(keras.callbacks.Callback):
         folder: Path,
         on_epoch: Callable[[dict[str, Any]], None],
         chief: bool,
-        preempted: threading.Event,
+        signals: list[int],
     ) -> None:
         super().__init__()
         self.batches, self.vali, self.patience = batches, vali, config.patience
         self.rate = _learning_rate(config, batches.steps_per_epoch)
-        self.folder, self.on_epoch, self.chief, self.preempted = folder, on_epoch, chief, preempted
+        self.folder, self.on_epoch, self.chief, self.signals = folder, on_epoch, chief, signals
         self.history: list[dict[str, Any]] = []
         self.best = -np.inf
         self.best_epoch = 0
@@ -113,7 +113,7 @@ class _Epochs(keras.callbacks.Callback):
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         self.step = self.first_step + batch + 1
-        if self.preempted.is_set() and self.step < self.batches.steps_per_epoch:
+        if self.signals and self.step < self.batches.steps_per_epoch:
             self._check_finite()  # else the checkpoint before would be lost
             self.save()
             raise Interrupted(
@@ -149,7 +149,7 @@ class _Epochs(keras.callbacks.Callback):
                 checkpoint.save_arrays(self.folder / _BEST, weights, {})
         self.save()
         self.on_epoch(row)
-        if self.preempted.is_set():
+        if self.signals:
             raise Interrupted(f"stopped after epoch {epoch + 1}; run again to go on")
         if self.exhausted:
             self.model.stop_training = True
@@ -263,6 +263,7 @@ def fit(
       FloatingPointError: the loss is not finite; names step and queries. The checkpoint of the epoch before stays.
       Interrupted: SIGTERM came (the checkpoint is of the step at which training stopped), or another worker is
         gone (it is of the last epoch).
+      KeyboardInterrupt: Ctrl-C, likewise.
     """
     if _is_finished(folder):  # killed between the end of training and the end of the artifact
         for row in load_history(folder)["epochs"]:
@@ -278,8 +279,8 @@ def fit(
         threads=None if config.deterministic else 2,
     )
     steps = batches.steps_per_epoch
-    preempted = threading.Event()
-    with _on_sigterm(preempted), strategy.scope():
+    signals: list[int] = []
+    with _between_steps(signals, strategy), strategy.scope():
         with _precision(config.precision):
             scorer = build()
             batches = dataclasses.replace(batches, num_chunks=_num_chunks(scorer, batches))
@@ -291,7 +292,7 @@ def fit(
             steps_per_execution=1 if config.profile else min(_STEPS_PER_CALL, steps),
         )
         model.optimizer.build(model.scorer.trainable_variables)
-        epochs = _Epochs(batches, vali, config, folder, on_epoch, chief, preempted)
+        epochs = _Epochs(batches, vali, config, folder, on_epoch, chief, signals)
         epochs.set_model(model)
         epochs.resume()
 
@@ -302,7 +303,7 @@ def fit(
 
     done = len(epochs.history) * steps + epochs.step
     profiled = Profile(config.profile, profile_to, num_steps=config.epochs * steps, done=done)
-    with _on_sigterm(preempted), profiled:
+    with _between_steps(signals, strategy), profiled:
         while len(epochs.history) < config.epochs and not epochs.exhausted:
             # An interrupted epoch is finished by a call of its own: steps_per_epoch holds for all of a call.
             rest = config.epochs if epochs.step == 0 else len(epochs.history) + 1
@@ -348,17 +349,41 @@ def _lost_workers_named(strategy: tf.distribute.Strategy) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _on_sigterm(preempted: threading.Event) -> Iterator[None]:
-    """While the block runs, SIGTERM sets the event: training ends at the next step."""
+def _between_steps(signals: list[int], strategy: tf.distribute.Strategy) -> Iterator[None]:
+    """SIGTERM and Ctrl-C in the block are noted in `signals` only, and end it where training saves, or at its end.
+
+    TensorFlow bears no KeyboardInterrupt in the Python that its C++ calls: it ends with an error of its own, or with a
+    segmentation fault. A second Ctrl-C comes at once, as does the first where other workers wait for this one.
+
+    Raises:
+      KeyboardInterrupt, Interrupted: in the end, by the signal.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
 
-    before = signal.signal(signal.SIGTERM, lambda signal_number, frame: preempted.set())
+    def note(number: int, frame: object) -> None:
+        signals.append(number)
+        if number == signal.SIGINT:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+            log.warning("stopping after the step; Ctrl-C again stops at once")
+
+    numbers = [signal.SIGTERM]
+    alone = not isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy)
+    if alone and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        numbers.append(signal.SIGINT)
+    before = {number: signal.signal(number, note) for number in numbers}
     try:
         yield
+        if signals:
+            raise Interrupted("stopped; run again to go on")
+    except Interrupted:
+        if signal.SIGINT in signals:
+            raise KeyboardInterrupt from None
+        raise
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def load_history(folder: Path) -> dict[str, Any]:

@@ -248,8 +248,14 @@ def test_a_run_that_is_killed_goes_on_to_the_same_numbers(tmp_path, schedule, st
     assert_same(resumed, train(tmp_path / "whole", config=config, student=student))
 
 
+STOPS = [(signal.SIGTERM, Interrupted), (signal.SIGINT, KeyboardInterrupt)]
+
+
+@pytest.mark.parametrize(("number", "raised"), STOPS)
 @pytest.mark.parametrize("after_steps", [1, 6, 8, 15])  # 4 steps an epoch
-def test_sigterm_saves_the_step_and_the_same_call_goes_on(tmp_path, after_steps, monkeypatch):
+def test_a_signal_saves_the_step_and_the_same_call_goes_on(
+    tmp_path, after_steps, number, raised, monkeypatch
+):
     count = 0
     batch = PackedBatches.batch
 
@@ -257,29 +263,67 @@ def test_sigterm_saves_the_step_and_the_same_call_goes_on(tmp_path, after_steps,
         nonlocal count
         count += 1
         if step == after_steps:  # loaded a few steps ahead of its use
-            os.kill(os.getpid(), signal.SIGTERM)
+            os.kill(os.getpid(), number)
         return batch(self, step, replica, **memory)
 
     monkeypatch.setattr(PackedBatches, "batch", signalling)
-    before = signal.getsignal(signal.SIGTERM)
-    with pytest.raises(Interrupted, match="run again to go on"):
+    before = signal.getsignal(number)
+    with pytest.raises(raised):
         train(tmp_path / "stopped")
     monkeypatch.undo()
-    assert signal.getsignal(signal.SIGTERM) is before
+    assert signal.getsignal(number) is before
+    assert (tmp_path / "stopped" / "checkpoint.npz").exists()
     assert count < 16 + 4
     assert_same(train(tmp_path / "stopped"), train(tmp_path / "whole"))
 
 
-def test_sigterm_before_the_first_step_waits_for_it(tmp_path, monkeypatch):
+@pytest.mark.parametrize(("number", "raised"), STOPS)
+def test_a_signal_before_the_first_step_waits_until_the_step_is_built(tmp_path, number, raised, monkeypatch):
     def signalling(*arguments, **options):
-        os.kill(os.getpid(), signal.SIGTERM)
-        return TrainingStep(*arguments, **options)
+        os.kill(os.getpid(), number)
+        built.append(TrainingStep(*arguments, **options))
+        return built[-1]
 
+    built = []
     monkeypatch.setattr(fit_module, "TrainingStep", signalling)
-    with pytest.raises(Interrupted, match="run again to go on"):
+    with pytest.raises(raised):
         train(tmp_path / "stopped")
+    assert built
     monkeypatch.undo()
     assert_same(train(tmp_path / "stopped"), train(tmp_path / "whole"))
+
+
+@pytest.mark.parametrize(("number", "raised"), STOPS)
+def test_a_signal_after_the_last_epoch_is_not_lost(tmp_path, number, raised):
+    def signalling(row):
+        if row["epoch"] == CONFIG.epochs:
+            os.kill(os.getpid(), number)
+
+    with pytest.raises(raised):
+        train(tmp_path / "stopped", on_epoch=signalling)
+    assert_same(train(tmp_path / "stopped"), train(tmp_path / "whole"))
+
+
+def test_a_second_ctrl_c_comes_at_once(tmp_path, monkeypatch):
+    def signalling(*arguments, **options):
+        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGINT)
+        pytest.fail("still there")
+
+    monkeypatch.setattr(fit_module, "TrainingStep", signalling)
+    with pytest.raises(KeyboardInterrupt):
+        train(tmp_path)
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_an_ignored_ctrl_c_stays_ignored(tmp_path):
+    """As with nohup, or of a shell's background job."""
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        train(tmp_path, on_epoch=lambda row: os.kill(os.getpid(), signal.SIGINT))
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert len(load_history(tmp_path)["epochs"]) == CONFIG.epochs
 
 
 def test_a_run_that_is_killed_when_patience_is_at_its_end_does_not_go_on(tmp_path):
