@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import os
+import re
 import sys
 import time
 from collections.abc import Sequence
@@ -12,12 +13,14 @@ from pathlib import Path
 from typing import IO, NoReturn
 
 import numpy as np
+import yaml
 
 from pipeline.artifacts import atomic
 from pipeline.data import LetorError
 from pipeline.data.letor import DUPLICATES, UNSORTED
 from pipeline.data.letor_lists import read_lists
 from pipeline.data.progress import reading
+from pipeline.data.sources import PUBLISHED
 from pipeline.export.load import ExportedModel, ModelError, load_exported
 from pipeline.stderr import stderr_to
 
@@ -140,7 +143,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--threads", type=int, metavar="N", help="of the model (the runtime's choice)")
     parser.add_argument("--duplicates", choices=DUPLICATES, default="error", help="as data.duplicates")
     parser.add_argument("--unsorted", choices=UNSORTED, default="error", help="as data.unsorted")
-    parser.add_argument("--missing-value", type=float, metavar="X", help="as data.missing_value")
+    parser.add_argument(
+        "--missing-value",
+        type=float,
+        metavar="X",
+        help="as data.missing_value (that of the run)",
+    )
     parser.add_argument(
         "--groups",
         type=Path,
@@ -148,6 +156,17 @@ def _parser() -> argparse.ArgumentParser:
         help="rows of each query, of a FILE without qid (.query, .group)",
     )
     return parser
+
+
+def _missing_value(model: Path) -> float | None:
+    """What stands for "missing" in the data of the run that the model is, or lies in; None if there is none."""
+    files = {folder / "export.json": folder / "config.yaml" for folder in (model, model.parent)}
+    path = next((config for made, config in files.items() if made.is_file() and config.is_file()), None)
+    if path is None:
+        return None
+    data = yaml.safe_load(path.read_text(encoding="utf-8"))["data"]
+    name = f"yahoo/set{data['set']}" if data["name"] == "yahoo" else data["name"]
+    return PUBLISHED[name].missing_value if name in PUBLISHED else data.get("missing_value")
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
@@ -177,12 +196,16 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
             tag=options.tag,
             duplicates=options.duplicates,
             unsorted=options.unsorted,
-            missing_value=options.missing_value,
+            missing_value=_missing_value(options.model)
+            if options.missing_value is None
+            else options.missing_value,
             groups=options.groups,
         )
     except LetorError as error:
         if "num_features" in error.what:  # an option that this command takes from the model
             error.mend = f"{options.model} takes {model.num_features} features: give lists with these alone"
+        error.mend = error.mend.replace(", or set data.regroup=true", "")  # this command reads list by list
+        error.mend = re.sub(r"data\.\w+", lambda key: f"--{key[0][5:].replace('_', '-')}", error.mend)
         print(f"error: {error}", file=sys.stderr)
         raise SystemExit(MISTAKE) from None
     except (ModelError, ValueError, OSError) as error:

@@ -1,5 +1,6 @@
 import dataclasses
 import doctest
+import sys
 
 import pytest
 import yaml
@@ -170,3 +171,12 @@ def test_every_experiment_composes(tmp_path):
         config = composed(f"experiment={path.stem}", *needs.get(path.stem, []))
         if path.stem == "dasalc_web30k":
             assert (config.teacher.name, config.teacher.input_noise) == ("attention", 1.5)
+
+
+def test_istellas_number_for_missing_is_the_largest_one(tmp_path):
+    (tmp_path / "a.txt").write_text("1 qid:1 1:1\n")
+    files = [f"data.{split}={tmp_path / 'a.txt'}" for split in ("train", "vali", "test")]
+    for data in (["data=letor", *files], ["data=tfds", "data.builder=istella/main"]):
+        config = composed(*data, "data.missing_value=1.79769313486232e+308")
+        assert config.data.missing_value == sys.float_info.max
+        assert composed(*data, "data.missing_value=-999").data.missing_value == -999

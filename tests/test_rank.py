@@ -136,11 +136,36 @@ def test_every_format_gives_the_same_order(ranked, tmp_path):
         )
 
 
+def test_missing_values_are_those_of_the_run(ranked, tmp_path):
+    folder, file, *_ = ranked
+    lines = file.read_text().splitlines()
+    (tmp_path / "zero").write_text("\n".join(f"{line[: line.index(' 1:')]} 1:0 2:1" for line in lines))
+    (tmp_path / "marked").write_text("\n".join(f"{line[: line.index(' 1:')]} 1:-999 2:1" for line in lines))
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "student").symlink_to(folder / "student")
+    (run / "export.json").write_text("{}")
+    (run / "config.yaml").write_text("data: {name: letor, missing_value: -999.0}")
+    run_main(run, tmp_path / "zero", "-o", tmp_path / "expected")
+    for model in (run, run / "student"):
+        run_main(model, tmp_path / "marked", "-o", tmp_path / "found")
+        assert (tmp_path / "found").read_bytes() == (tmp_path / "expected").read_bytes()
+    run_main(run, tmp_path / "marked", "-o", tmp_path / "found", "--missing-value", -5)
+    assert (tmp_path / "found").read_bytes() != (tmp_path / "expected").read_bytes()
+    (run / "config.yaml").write_text("data: {name: istella}")
+    largest = (tmp_path / "marked").read_text().replace("-999", "1.79769313486232e+308")
+    (tmp_path / "marked").write_text(largest)
+    run_main(run, tmp_path / "marked", "-o", tmp_path / "found")
+    assert (tmp_path / "found").read_bytes() == (tmp_path / "expected").read_bytes()
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (["nothing", "FILE", "-o", "RUN"], "nothing is not there"),
         (["MODEL", "WIDE", "-o", "RUN"], r"above data.num_features=5; mend: .*MODEL takes 5 features"),
+        (["MODEL", "AGAIN", "-o", "RUN"], "its rows began in line 1; mend: bring them together\n"),
+        (["MODEL", "TWICE", "-o", "RUN"], "mend: set --duplicates to first, last or sum"),
         (["MODEL", "SHARES", "-o", "RUN", "--qrels", "QRELS"], "label 0.5; mend: qrels hold whole numbers"),
         (["MODEL", "FILE", "-o", "RUN", "--tag", "two words"], "one word"),
         (["MODEL", "FILE", "-o", "FILE"], "would be written over"),
@@ -153,6 +178,8 @@ def test_a_mistake_is_named_and_nothing_is_written(ranked, tmp_path, monkeypatch
     monkeypatch.chdir(tmp_path)
     (tmp_path / "MODEL").symlink_to(folder / "student")
     (tmp_path / "FILE").write_bytes(file.read_bytes())
+    (tmp_path / "AGAIN").write_text("1 qid:1 1:1\n1 qid:2 1:1\n1 qid:1 1:1\n")
+    (tmp_path / "TWICE").write_text("1 qid:1 1:1 1:2\n")
     (tmp_path / "WIDE").write_text("1 qid:1 6:1\n")
     (tmp_path / "SHARES").write_text("1 qid:1 1:1\n0.5 qid:2 1:1\n")
     before = sorted(tmp_path.iterdir())

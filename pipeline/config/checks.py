@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import difflib
+import math
+import sys
 from collections.abc import Iterable
 
 
@@ -21,6 +23,12 @@ def nearest(word: str, allowed: Iterable[str]) -> str:
 def check(ok: bool, key: str, value: object, allowed: str) -> None:
     if not ok:
         raise ConfigError(f"{key}={value} is not possible: {allowed}")
+
+
+def within_float64(value: float | None) -> float | None:
+    """What overflows float64, as Istella's 1.79769313486232e+308 does, counts as its largest number; None stays."""
+    largest = sys.float_info.max
+    return value if value is None or math.isnan(value) else min(max(value, -largest), largest)
 
 
 def one_of(key: str, value: str, allowed: Iterable[str]) -> None:

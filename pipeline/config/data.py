@@ -9,7 +9,7 @@ from pathlib import Path
 
 import omegaconf
 
-from pipeline.config.checks import check, one_of
+from pipeline.config.checks import check, one_of, within_float64
 
 
 @dataclasses.dataclass(frozen=True)
@@ -112,6 +112,7 @@ class LetorData:
             features is None or 1 <= features <= 10**6, "data.num_features", features, "1 to 1000000, or null"
         )
         check(missing is None or not math.isnan(missing), "data.missing_value", missing, "a number, or null")
+        object.__setattr__(self, "missing_value", within_float64(missing))
         one_of("data.duplicates", self.duplicates, ("error", "first", "last", "sum"))
         one_of("data.unsorted", self.unsorted, ("error", "accept"))
         check(
@@ -194,3 +195,6 @@ class TFDSData:
 
     def __post_init__(self) -> None:
         check(0 < self.vali_share < 1, "data.vali_share", self.vali_share, "0 < x < 1")
+        missing = self.missing_value
+        check(missing is None or not math.isnan(missing), "data.missing_value", missing, "a number, or null")
+        object.__setattr__(self, "missing_value", within_float64(missing))

@@ -251,6 +251,8 @@ def extracted(
         with contextlib.closing(_members(archive)) as members:
             for path, num_bytes, opened in members:
                 name = next((name for name in names if f"/{path}".endswith(f"/{name}")), None)
+                if path.startswith("__MACOSX/"):  # what a Mac adds to a .zip
+                    continue
                 if name is None:
                     continue
                 if name in found:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import json
 import logging
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -14,6 +15,8 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_datasets as tfds
 from tensorflow_datasets.core.download.extractor import ExtractError
+from tensorflow_datasets.core.shuffle import DuplicatedKeysError
+from tensorflow_datasets.ranking.libsvm_ranking_parser import ParserError
 
 from pipeline.artifacts import file_digest, write_json
 from pipeline.config import TFDSData
@@ -60,29 +63,38 @@ def prepare(config: TFDSData) -> tfds.core.DatasetBuilder:
     lacking = [name for name in _FEATURES if name not in builder.info.features]
     if lacking:
         raise ValueError(f"data.builder={config.builder} has no {', '.join(lacking)}: not a ranking data set")
-    if builder.is_prepared():
-        return builder
-    manual = Path(builder.data_dir_root) / "downloads" / "manual"
     published = _published_of(builder)
-    archive, source = None, {}
-    if published is not None:
-        archive = next((manual / name for name in published.archives if (manual / name).is_file()), None)
-        if archive is not None:
-            source = {"file": archive.name, "bytes": archive.stat().st_size, "sha256": file_digest(archive)}
-            log.info("using %s, sha256 %s; TFDS has none to compare with", archive, source["sha256"])
-            builder._make_download_manager = functools.partial(
-                _manager_with_file, builder._make_download_manager, archive
-            )
+    manual = Path(builder.data_dir_root) / "downloads" / "manual"
+    archives = [] if published is None else [manual / name for name in published.archives]
+    archive = next((path for path in archives if path.is_file()), None)
+    if builder.is_prepared():
+        _check_source(builder, archive)
+        return builder
+    source: dict[str, Any] = {}
+    # Without this TFDS first asks a bucket in the cloud whether it holds the prepared data set.
+    download = tfds.download.DownloadConfig(try_download_gcs=False)
+    if archive is not None:
+        source = {"file": archive.name, "bytes": archive.stat().st_size, "sha256": file_digest(archive)}
+        log.info("using %s, sha256 %s; TFDS has none to compare with", archive, source["sha256"])
+        builder._make_download_manager = functools.partial(
+            _manager_with_file, builder._make_download_manager, archive
+        )
+        # TFDS takes what it once extracted of a file of that name: a place for each content.
+        download.extract_dir = manual.parent / "extracted" / source["sha256"]
     try:
-        # Without this TFDS first asks a bucket in the cloud whether it holds the prepared data set.
-        builder.download_and_prepare(download_config=tfds.download.DownloadConfig(try_download_gcs=False))
+        builder.download_and_prepare(download_config=download)
+    except (ParserError, DuplicatedKeysError) as error:
+        mend = "correct the file"
+        if published is not None:
+            mend = f"data={_option_of(published)} data.dir=<the folder of the archive> names file and line"
+        what = " ".join(str(error).split())[:200]
+        raise ValueError(f"TFDS could not read a line of {config.builder} ({what}); mend: {mend}") from error
     except (tfds.download.DownloadError, ExtractError, tf.errors.OpError, OSError, AssertionError) as error:
         mend = "give it what its documentation names"
         if published is not None:
-            name = next(name for name, row in PUBLISHED.items() if row is published)
             mend = (
                 f"get {published.archives[0]} from {published.page} and put it into {manual}, or leave TFDS out "
-                f"with data={name.partition('/')[0]} data.dir=<the folder with it>"
+                f"with data={_option_of(published)} data.dir=<the folder with it>"
             )
             if builder.name == "mslr_web":
                 mend = f"the address in TFDS is out of date (tensorflow/datasets #11136): {mend}"
@@ -90,6 +102,22 @@ def prepare(config: TFDSData) -> tfds.core.DatasetBuilder:
     if source:
         write_json(Path(builder.data_dir) / "source.json", source)
     return builder
+
+
+def _check_source(builder: tfds.core.DatasetBuilder, archive: Path | None) -> None:
+    """Raises ValueError if the data set was prepared from an archive of another size."""
+    path = Path(builder.data_dir) / "source.json"
+    if archive is not None and path.is_file():
+        source = json.loads(path.read_text())
+        if archive.stat().st_size != source["bytes"]:
+            raise ValueError(
+                f"{archive} has {archive.stat().st_size} bytes, but {builder.data_dir} was prepared from one of "
+                f"{source['bytes']}; mend: remove that folder, to prepare it anew"
+            )
+
+
+def _option_of(published: Published) -> str:
+    return next(name for name, row in PUBLISHED.items() if row is published).partition("/")[0]
 
 
 def _published_of(builder: tfds.core.DatasetBuilder) -> Published | None:
@@ -172,8 +200,8 @@ def _float32(values: np.ndarray, missing_value: float | None, where: str) -> np.
     if not np.isfinite(features).all():
         worst = values[~np.isfinite(features)][0]
         raise ValueError(
-            f"{where} has the value {worst}, which float32 does not hold; mend: if it stands for missing, "
-            f"data.missing_value={worst}"
+            f"{where} has the value {worst}, which float32 does not hold; mend: "
+            + ("replace it" if np.isnan(worst) else f"if it stands for missing, data.missing_value={worst}")
         )
     return features
 
@@ -221,7 +249,7 @@ class Letor(tfds.core.GeneratorBasedBuilder):
             builder=self,
             description="Ranking lists read from LETOR / SVMrank text.",
             features=tfds.features.FeaturesDict(features),
-            metadata=tfds.core.MetadataDict(files=_checksums(config.files)),
+            metadata=tfds.core.MetadataDict(_made_of(config)),
         )
 
     def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Any]:
@@ -270,9 +298,15 @@ def _letor_examples(
             )
 
 
-def _checksums(files: Mapping[str, Sequence[str]]) -> dict[str, dict[str, str]]:
+def _made_of(config: LetorConfig) -> dict[str, Any]:
+    """Name and sha256 of the files of each split, in their order; the options."""
     return {
-        split: {Path(path).name: file_digest(Path(path)) for path in paths} for split, paths in files.items()
+        "files": {
+            split: [[Path(path).name, file_digest(Path(path))] for path in paths]
+            for split, paths in config.files.items()
+        },
+        "num_features": config.num_features,
+        "options": {name: repr(value) for name, value in sorted(config.options.items())},
     }
 
 
@@ -290,7 +324,7 @@ def write_tfds(
     """Makes the TFDS data set `letor/<name>` of LETOR files, for data=tfds or any other reader of TFDS.
 
     The sha256 of every file is recorded with the data set. A data set that is there already is used if it was
-    made of the same files.
+    made of the same files with the same options.
 
     Args:
       files: of the splits train, vali, test; a split may be several files, but a query lies in one.
@@ -311,9 +345,10 @@ def write_tfds(
     builder = Letor(config=config, data_dir=data_dir)
     if builder.is_prepared():
         there = tfds.builder(f"letor/{name}", data_dir=data_dir)
-        if there.info.metadata["files"] != _checksums(paths):
+        if dict(there.info.metadata) != _made_of(config):
             raise ValueError(
-                f"{builder.data_dir} was made of other files; mend: another name, or remove that folder"
+                f"{builder.data_dir} was made of other files, or with other options; mend: another name, or remove "
+                "that folder"
             )
         return there
     builder.download_and_prepare(download_config=download_config, file_format=file_format)

@@ -172,6 +172,9 @@ def test_an_archive_that_lacks_a_file_or_has_it_twice(tmp_path):
     pack(tmp_path, "MSLR-WEB10K.zip", members)
     with pytest.raises(ValueError, match=r"has no Fold1/vali\.txt; mend: get the whole archive"):
         read(MSLRWeb10KData(dir=str(tmp_path)), tmp_path / "out")
+    of_a_mac = {"__MACOSX/Fold1/test.txt": "no LETOR text"}
+    pack(tmp_path, "MSLR-WEB10K.zip", texts("mslr_web10k") | of_a_mac)
+    assert set(read(MSLRWeb10KData(dir=str(tmp_path)), tmp_path / "out")) == {"train", "vali", "test"}
     pack(tmp_path, "MSLR-WEB10K.zip", texts("mslr_web10k") | {"old/Fold1/test.txt": lines(0, 1, 136)})
     with pytest.raises(ValueError, match=r"holds Fold1/test\.txt twice"):
         read(MSLRWeb10KData(dir=str(tmp_path)), tmp_path / "out")

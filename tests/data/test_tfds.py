@@ -127,7 +127,11 @@ def test_a_number_that_stands_for_missing(tmp_path):
         ValueError, match=r"query '3' of .* mend: .*data\.missing_value=1\.797693134862315"
     ) as error:
         read(TFDSData(builder="istella/x", data_dir=str(tmp_path)), tmp_path / "out")
-    for missing in (float(str(error.value).rpartition("=")[2]), 1.7976931348e308):
+    for missing in (
+        float(str(error.value).rpartition("=")[2]),
+        1.7976931348e308,
+        float("1.79769313486232e308"),
+    ):
         config = TFDSData(builder="istella/x", data_dir=str(tmp_path), missing_value=missing)
         assert by_id(read(config, tmp_path / "out")["vali"])["3"][0][0][5:8] == [9, 0, 11]
 
@@ -156,9 +160,9 @@ def test_letor_files_as_a_tfds_data_set(written, tmp_path):
         assert by_id(data[split]) == expected
     assert len(list(data_dir.glob("letor/mine/1.0.0/letor-train.tfrecord-*"))) == 3
     metadata = json.loads((data_dir / "letor/mine/1.0.0/metadata.json").read_text())
-    assert metadata["files"]["vali"] == {
-        path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in files["vali"]
-    }
+    assert metadata["files"]["vali"] == [
+        [path.name, hashlib.sha256(path.read_bytes()).hexdigest()] for path in files["vali"]
+    ]
     example = next(iter(tensorflow_datasets.as_numpy(prepare_mine(data_dir).as_dataset("test"))))
     assert example["doc_id"].shape == (3,)
     assert example["doc_id"][0] % 3 == 1  # the row in its file, from 1
@@ -185,6 +189,34 @@ def test_a_data_set_is_made_once_and_not_mixed_up(written, tmp_path):
         write_tfds(
             {**files, "train": [tmp_path / "train0.txt"]}, name="mine", num_features=5, data_dir=data_dir
         )
+    for options in ({"num_features": 6}, {"num_features": 5, "duplicates": "last"}):
+        with pytest.raises(ValueError, match="or with other options"):
+            write_tfds(files, name="mine", data_dir=data_dir, **options)
+
+
+def test_files_of_one_name_are_told_apart(tmp_path):
+    paths = [tmp_path / folder / "train.txt" for folder in "ab"]
+    for query, path in enumerate(paths):
+        path.parent.mkdir()
+        path.write_text(lines(query, 1, 5))
+    write_tfds({"train": paths}, name="two", num_features=5, data_dir=tmp_path / "tfds")
+    paths[0].write_text(lines(7, 1, 5))
+    with pytest.raises(ValueError, match="was made of other files"):
+        write_tfds({"train": paths}, name="two", num_features=5, data_dir=tmp_path / "tfds")
+
+
+def test_another_archive_is_not_taken_for_the_one_before(tmp_path):
+    manual = tmp_path / "downloads" / "manual"
+    manual.mkdir(parents=True)
+    config = TFDSData(builder="mslr_web/10k_fold1", data_dir=str(tmp_path))
+    pack(manual, "MSLR-WEB10K.zip", texts("mslr_web10k") | {"Fold1/train.txt": "oops\n"})
+    with pytest.raises(ValueError, match=r"parse line 1 .*mend: data=mslr_web10k data\.dir="):
+        prepare(config)
+    pack(manual, "MSLR-WEB10K.zip", texts("mslr_web10k"))
+    assert by_id(read(config, tmp_path / "out")["train"])["3"] == (features([3], 136).tolist(), [0, 1, 2])
+    pack(manual, "MSLR-WEB10K.zip", texts("mslr_web10k") | {"Fold1/train.txt": lines(50, 2, 136)})
+    with pytest.raises(ValueError, match="was prepared from one of"):
+        prepare(config)
 
 
 def test_array_record_is_read_too_and_a_validation_split_is_held_out(written, tmp_path):
