@@ -286,6 +286,7 @@ def _sweep(overrides: Sequence[str], config_dir: str | None, config_name: str | 
         with sweep.shown(number):
             _hydra()
     except (KeyboardInterrupt, SystemExit) as stop:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
         print(sweep.stopped(number), file=sys.stderr)
         raise SystemExit(STOPPED if isinstance(stop, KeyboardInterrupt) else INTERRUPTED) from None
     except HydraException:
@@ -336,5 +337,6 @@ def main() -> None:
         print(line, file=sys.stderr)
         raise SystemExit(MISTAKE) from None
     except KeyboardInterrupt:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # another one would break into the interpreter's end
         print("stopped; the same command goes on", file=sys.stderr)
         raise SystemExit(STOPPED) from None

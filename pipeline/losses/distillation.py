@@ -22,6 +22,7 @@ from pipeline.losses.lists import (
     log_softmax,
     mean_over_documents,
     one_of,
+    positive,
     ranks,
     reduce_lists,
     take,
@@ -60,10 +61,8 @@ def ranking_distillation(
       ValueError: an option or a shape that is not possible.
     """
     count("topk", topk)
-    if not decay > 0 or not discrepancy >= 0:
-        raise ValueError(
-            f"decay={decay!r}, discrepancy={discrepancy!r} is not possible: decay > 0, discrepancy >= 0"
-        )
+    positive("decay", decay)
+    positive("discrepancy", discrepancy, or_zero=True)
     teacher, student, mask = as_lists(teacher, student, mask)
     top = descending(teacher, mask)[:, :topk]
     place = tf.cast(tf.range(1, tf.shape(top)[1] + 1), student.dtype)

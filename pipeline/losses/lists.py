@@ -63,8 +63,8 @@ def as_lists(target: Any, student: Any, mask: Any, temperature: Any = 1.0) -> tu
       ValueError: the temperature is not > 0; only one of the two is ragged.
       NotLists: the ranks or the static shapes do not fit together.
     """
-    if not tf.is_tensor(temperature) and not temperature > 0:
-        raise ValueError(f"temperature={temperature!r} is not possible: a number > 0")
+    if not tf.is_tensor(temperature):
+        positive("temperature", temperature)
     is_ragged = isinstance(student, tf.RaggedTensor)
     if is_ragged != isinstance(target, tf.RaggedTensor):
         raise ValueError("target and student must both be ragged or both be dense")
@@ -146,11 +146,17 @@ def one_of(name: str, value: object, allowed: tuple[str, ...]) -> None:
         raise ValueError(f"{name}={value!r} is unknown: available: {', '.join(allowed)}")
 
 
+def positive(name: str, value: Any, *, or_zero: bool = False) -> None:
+    """Raises unless value is a number > 0, or 0 with `or_zero`, that float32 holds and that is no mistake."""
+    if not (1e-30 <= value <= 1e18 or (or_zero and value == 0)):
+        raise ValueError(f"{name}={value!r} is not possible: a number >{'=' * or_zero} 0, from 1e-30 to 1e18")
+
+
 def count(name: str, value: object, *, none: str = "") -> None:
-    """Raises unless value is an integer >= 1, or None where `none` says what that means."""
+    """Raises unless value is an integer >= 1 of 32 bits, or None where `none` says what that means."""
     if value is None and none:
         return
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+    if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= tf.int32.max:
         or_none = f", or None (null in a config) for {none}" if none else ""
         raise ValueError(f"{name}={value!r} is not possible: an integer >= 1{or_none}")
 

@@ -353,10 +353,11 @@ def _between_steps(signals: list[int], strategy: tf.distribute.Strategy) -> Iter
     """SIGTERM and Ctrl-C in the block are noted in `signals` only, and end it where training saves, or at its end.
 
     TensorFlow bears no KeyboardInterrupt in the Python that its C++ calls: it ends with an error of its own, or with a
-    segmentation fault. A second Ctrl-C comes at once, as does the first where other workers wait for this one.
+    segmentation fault. Among several workers, who would wait for this one, Ctrl-C comes at once, as a second one does;
+    at once is when TensorFlow's call is over.
 
     Raises:
-      KeyboardInterrupt, Interrupted: in the end, by the signal.
+      KeyboardInterrupt, Interrupted: in the end, by the signal, unless something else was raised.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -366,14 +367,16 @@ def _between_steps(signals: list[int], strategy: tf.distribute.Strategy) -> Iter
         signals.append(number)
         if number == signal.SIGINT:
             signal.signal(signal.SIGINT, signal.default_int_handler)
-            log.warning("stopping after the step; Ctrl-C again stops at once")
+            log.warning("stopping")
 
-    numbers = [signal.SIGTERM]
+    numbers: list[int] = [signal.SIGTERM]
     alone = not isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy)
     if alone and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         numbers.append(signal.SIGINT)
-    before = {number: signal.signal(number, note) for number in numbers}
+    before: dict[int, Any] = {}
     try:
+        for number in numbers:
+            before[number] = signal.signal(number, note)
         yield
         if signals:
             raise Interrupted("stopped; run again to go on")
@@ -382,8 +385,8 @@ def _between_steps(signals: list[int], strategy: tf.distribute.Strategy) -> Iter
             raise KeyboardInterrupt from None
         raise
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        for of_signal, handler in before.items():
+            signal.signal(of_signal, handler)
 
 
 def load_history(folder: Path) -> dict[str, Any]:

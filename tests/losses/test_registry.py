@@ -62,7 +62,7 @@ def test_what_make_loss_refuses(name: str, options: dict, message: str) -> None:
     ("name", "option"),
     [(name, option) for name, loss in LOSSES.items() for option in registry.options_of(loss)],
 )
-@pytest.mark.parametrize("value", ["no such choice", -1, 0.5, None, True, [1]])
+@pytest.mark.parametrize("value", ["no such choice", -1, 0.5, None, True, [1], 1e39, 1e-46, 2**70, 10**400])
 def test_what_make_loss_accepts_works_on_lists(name: str, option: str, value: object) -> None:
     """make_loss tries the options without lists: no loss may refuse one later."""
     try:

@@ -24,6 +24,7 @@ from pipeline.data.packing import PackedBatches
 from pipeline.metrics import ndcg
 from pipeline.models.scorer import build_scorer, scoring_function
 from pipeline.training import fit as fit_module
+from pipeline.training.checkpoint import load_arrays
 from pipeline.training.fit import Interrupted, fit, load_history, load_weights
 from pipeline.training.step import TrainingStep
 from pipeline.training.strategy import make_strategy, share_cores
@@ -267,12 +268,15 @@ def test_a_signal_saves_the_step_and_the_same_call_goes_on(
         return batch(self, step, replica, **memory)
 
     monkeypatch.setattr(PackedBatches, "batch", signalling)
+    monkeypatch.setattr(fit_module, "_STEPS_PER_CALL", 1)
     before = signal.getsignal(number)
     with pytest.raises(raised):
         train(tmp_path / "stopped")
     monkeypatch.undo()
     assert signal.getsignal(number) is before
-    assert (tmp_path / "stopped" / "checkpoint.npz").exists()
+    saved = load_arrays(tmp_path / "stopped" / "checkpoint.npz")[1]
+    assert 1 <= 4 * len(saved["history"]) + saved["step"] <= after_steps + 1
+    assert saved["step"] or after_steps > 1  # within the first epoch
     assert count < 16 + 4
     assert_same(train(tmp_path / "stopped"), train(tmp_path / "whole"))
 
