@@ -165,8 +165,8 @@ def _missing_value(model: Path) -> float | None:
     if path is None:
         return None
     data = yaml.safe_load(path.read_text(encoding="utf-8"))["data"]
-    name = f"yahoo/set{data['set']}" if data["name"] == "yahoo" else data["name"]
-    return PUBLISHED[name].missing_value if name in PUBLISHED else data.get("missing_value")
+    published = PUBLISHED.get(data["name"])
+    return data.get("missing_value") if published is None else published.missing_value
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:

@@ -36,7 +36,8 @@ from pipeline.teacher.lambdamart import LambdaMART
 from pipeline.teacher.scores import transform_scores
 from pipeline.teacher.stage import Progress, TeacherStage
 from pipeline.tracking import Trackers, events_folder, open_trackers, track_epoch, track_result
-from pipeline.training.fit import MONITOR, Interrupted, choose_jit, fit, load_history, load_weights
+from pipeline.training.fit import MONITOR, choose_jit, fit, load_history, load_weights
+from pipeline.training.signals import Interrupted
 from pipeline.training.step import ListLoss, label_loss
 from pipeline.training.strategy import is_chief, make_strategy, share_cores
 

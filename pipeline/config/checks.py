@@ -25,10 +25,10 @@ def check(ok: bool, key: str, value: object, allowed: str) -> None:
         raise ConfigError(f"{key}={value} is not possible: {allowed}")
 
 
-def within_float64(value: float | None) -> float | None:
-    """What overflows float64, as Istella's 1.79769313486232e+308 does, counts as its largest number; None stays."""
+def within_float64(value: float) -> float:
+    """What overflows float64, as Istella's 1.79769313486232e+308 does, counts as its largest number; NaN stays."""
     largest = sys.float_info.max
-    return value if value is None or math.isnan(value) else min(max(value, -largest), largest)
+    return value if math.isnan(value) else float(min(max(value, -largest), largest))
 
 
 def one_of(key: str, value: str, allowed: Iterable[str]) -> None:

@@ -112,7 +112,8 @@ class LetorData:
             features is None or 1 <= features <= 10**6, "data.num_features", features, "1 to 1000000, or null"
         )
         check(missing is None or not math.isnan(missing), "data.missing_value", missing, "a number, or null")
-        object.__setattr__(self, "missing_value", within_float64(missing))
+        if missing is not None:
+            object.__setattr__(self, "missing_value", within_float64(missing))
         one_of("data.duplicates", self.duplicates, ("error", "first", "last", "sum"))
         one_of("data.unsorted", self.unsorted, ("error", "accept"))
         check(
@@ -197,4 +198,5 @@ class TFDSData:
         check(0 < self.vali_share < 1, "data.vali_share", self.vali_share, "0 < x < 1")
         missing = self.missing_value
         check(missing is None or not math.isnan(missing), "data.missing_value", missing, "a number, or null")
-        object.__setattr__(self, "missing_value", within_float64(missing))
+        if missing is not None:
+            object.__setattr__(self, "missing_value", within_float64(missing))

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from pipeline.config.checks import within_float64
 from pipeline.data import letor_parse as parse
 from pipeline.data.letor_text import BINARY_MEND
 
@@ -110,10 +111,6 @@ def _explained(wrong: int, text: bytearray, where: int, options: Options) -> tup
     }[wrong]
 
 
-def _within_float64(value: float) -> float:
-    return float(min(max(value, -parse.LARGEST_FLOAT64), parse.LARGEST_FLOAT64))
-
-
 def _qid_problem(raw: bytearray) -> str | None:
     if len(raw) > _MAX_QID_BYTES:
         return f"is longer than {_MAX_QID_BYTES} bytes"
@@ -175,7 +172,7 @@ def scan_block(text: bytearray, size: int, options: Options, scratch: Scratch) -
     labels, row_lines, row_ends, indices, values, groups, odd = arrays
     ascending, unique = options.unsorted == "error", options.duplicates == "error"
     seen = np.zeros(options.limit + 1 if unique and not ascending else 0, np.int32)
-    missing = math.nan if options.missing_value is None else _within_float64(options.missing_value)
+    missing = within_float64(math.nan if options.missing_value is None else options.missing_value)
     num_rows, num_groups, num_odd, num_lines, num_features, widest_line, wrong, where = parse.scan(
         np.frombuffer(text, np.uint8), size, options.has_qid, ascending, unique, options.limit, missing,
         seen, *arrays,

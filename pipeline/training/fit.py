@@ -6,8 +6,6 @@ import contextlib
 import dataclasses
 import json
 import logging
-import signal
-import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -28,6 +26,7 @@ from pipeline.models.scorer import scoring_function
 from pipeline.training import checkpoint
 from pipeline.training.optimizer import FusedAdam
 from pipeline.training.profile import Profile
+from pipeline.training.signals import Interrupted, between_steps
 from pipeline.training.step import ListLoss, TrainingStep
 
 log = logging.getLogger(__name__)
@@ -36,10 +35,6 @@ MONITOR = "ndcg@10"  # of the validation split, blank queries skipped: picks the
 _STEPS_PER_CALL = 8  # of Python, which takes its time and looks for signals between two of them
 _CHUNK_DOCS = 4096  # what is computed of as many fits into a CPU's cache
 _CHECKPOINT, _BEST, _HISTORY = "checkpoint.npz", "weights.npz", "history.json"
-
-
-class Interrupted(Exception):
-    """Training stopped early and has saved where it was; the same command goes on from there."""
 
 
 class _Epochs(keras.callbacks.Callback):
@@ -280,7 +275,7 @@ def fit(
     )
     steps = batches.steps_per_epoch
     signals: list[int] = []
-    with _between_steps(signals, strategy), strategy.scope():
+    with between_steps(signals, strategy), strategy.scope():
         with _precision(config.precision):
             scorer = build()
             batches = dataclasses.replace(batches, num_chunks=_num_chunks(scorer, batches))
@@ -303,7 +298,7 @@ def fit(
 
     done = len(epochs.history) * steps + epochs.step
     profiled = Profile(config.profile, profile_to, num_steps=config.epochs * steps, done=done)
-    with _between_steps(signals, strategy), profiled:
+    with between_steps(signals, strategy), profiled:
         while len(epochs.history) < config.epochs and not epochs.exhausted:
             # An interrupted epoch is finished by a call of its own: steps_per_epoch holds for all of a call.
             rest = config.epochs if epochs.step == 0 else len(epochs.history) + 1
@@ -346,47 +341,6 @@ def _lost_workers_named(strategy: tf.distribute.Strategy) -> Iterator[None]:
             f"another worker is gone ({first_line}); start all workers again with the same command, they go on after "
             "the last whole epoch"
         ) from error
-
-
-@contextlib.contextmanager
-def _between_steps(signals: list[int], strategy: tf.distribute.Strategy) -> Iterator[None]:
-    """SIGTERM and Ctrl-C in the block are noted in `signals` only, and end it where training saves, or at its end.
-
-    TensorFlow bears no KeyboardInterrupt in the Python that its C++ calls: it ends with an error of its own, or with a
-    segmentation fault. Among several workers, who would wait for this one, Ctrl-C comes at once, as a second one does;
-    at once is when TensorFlow's call is over.
-
-    Raises:
-      KeyboardInterrupt, Interrupted: in the end, by the signal, unless something else was raised.
-    """
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def note(number: int, frame: object) -> None:
-        signals.append(number)
-        if number == signal.SIGINT:
-            signal.signal(signal.SIGINT, signal.default_int_handler)
-            log.warning("stopping")
-
-    numbers: list[int] = [signal.SIGTERM]
-    alone = not isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy)
-    if alone and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-        numbers.append(signal.SIGINT)
-    before: dict[int, Any] = {}
-    try:
-        for number in numbers:
-            before[number] = signal.signal(number, note)
-        yield
-        if signals:
-            raise Interrupted("stopped; run again to go on")
-    except Interrupted:
-        if signal.SIGINT in signals:
-            raise KeyboardInterrupt from None
-        raise
-    finally:
-        for of_signal, handler in before.items():
-            signal.signal(of_signal, handler)
 
 
 def load_history(folder: Path) -> dict[str, Any]:

@@ -25,7 +25,8 @@ from pipeline.metrics import ndcg
 from pipeline.models.scorer import build_scorer, scoring_function
 from pipeline.training import fit as fit_module
 from pipeline.training.checkpoint import load_arrays
-from pipeline.training.fit import Interrupted, fit, load_history, load_weights
+from pipeline.training.fit import fit, load_history, load_weights
+from pipeline.training.signals import Interrupted
 from pipeline.training.step import TrainingStep
 from pipeline.training.strategy import make_strategy, share_cores
 
