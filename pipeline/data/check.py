@@ -31,8 +31,9 @@ def describe(data: dict[str, RankingData], *, own_ids: bool = True) -> dict[str,
       more than 20 labels) and `label_range`; `features`: indices from 1, as in LETOR text, of those that are `constant`
       (not 0) or `empty` (all 0) in the training split, or `huge` (beyond 1e30) in any, each as {count, first};
       `overlaps`: {splits, count, first} query ids that two splits share; `identical_lists`: {splits, count, first}
-      pairs of query ids whose lists, of two documents or more, have the same features in two splits; `warnings`:
-      sentences.
+      pairs of query ids whose lists, of two documents or more, have the same features in two splits; `missing`: of
+      all splits, the `values` that data.missing_value made 0 and the `features` with some, {count, first}, or None
+      without that option; `warnings`: sentences.
 
     Raises:
       ValueError: numbers of features differ; a label is negative; a feature is not finite; all training labels are
@@ -63,6 +64,7 @@ def describe(data: dict[str, RankingData], *, own_ids: bool = True) -> dict[str,
         },
         "overlaps": _overlaps(data, itertools.combinations(data, 2)) if own_ids else [],
         "identical_lists": [],
+        "missing": _missing(data),
     }
     contents = {split: _list_digests(lists) for split, lists in data.items()}
     for a, b in itertools.combinations(data, 2):
@@ -158,6 +160,14 @@ def _feature_ranges(split: str, features: np.ndarray) -> tuple[np.ndarray, np.nd
     return low, high
 
 
+def _missing(data: dict[str, RankingData]) -> dict[str, Any] | None:
+    counts = [lists.num_missing for lists in data.values() if lists.num_missing is not None]
+    if not counts:
+        return None
+    each = np.sum(counts, axis=0)
+    return {"values": int(each.sum()), "features": _some(np.flatnonzero(each) + 1)}
+
+
 def _list_digests(lists: RankingData) -> dict[bytes, str]:
     """Digest of the features of each list of two documents or more -> its query id."""
     digests = {}
@@ -188,6 +198,8 @@ def _warnings(described: dict[str, Any]) -> Iterable[str]:
             f"features that reach beyond {_HUGE:g}: {_named(huge)}; a number that stands for a missing value? "
             "data.missing_value makes it 0"
         )
+    if described["missing"] and not described["missing"]["values"]:
+        yield "no value is the one that data.missing_value names: check its sign and digits, if some are missing"
     for split, counts in described["splits"].items():
         if counts["label_range"][1] > _MAX_GRADE:
             yield (
@@ -209,10 +221,14 @@ def summary(described: dict[str, Any]) -> list[str]:
 
 def _features_line(described: dict[str, Any]) -> str:
     features = described["features"]
-    return (
+    missing = described.get("missing")  # not there in a cache of an earlier version
+    line = (
         f"{described['num_features']} features; always 0 in train: {_named(features['empty'])}; "
         f"constant there: {_named(features['constant'])}"
     )
+    if missing is None:
+        return line
+    return f"{line}; missing values, now 0: {missing['values']:,}, in features: {_named(missing['features'])}"
 
 
 def _named(some: dict[str, Any]) -> str:

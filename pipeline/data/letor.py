@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import itertools
 import math
 import os
@@ -16,7 +17,7 @@ from typing import NamedTuple
 import numpy as np
 
 from pipeline.data import letor_parse as parse
-from pipeline.data.letor_block import Block, Options, Scratch, scan_block
+from pipeline.data.letor_block import Block, Fault, Options, Scratch, scan_block
 from pipeline.data.letor_matrix import Matrix, take_rows
 from pipeline.data.letor_queries import Queries
 from pipeline.data.letor_text import LetorError, Text, read_blocks
@@ -25,6 +26,7 @@ from pipeline.data.ranking import RankingData
 DUPLICATES = ("error", "first", "last", "sum")
 UNSORTED = ("error", "accept")
 
+_STRAY_TIMES, _LARGE_BYTES = 300, 1 << 30  # see _stray_index
 _AHEAD = 1  # blocks more than threads, so that all of these are at work while rows are written
 
 
@@ -53,7 +55,8 @@ def read_letor(
     Args:
       path: the file.
       num_features: the columns; a larger index is an error. (Errors call this data.num_features, and so on: the options
-        of data=letor.) None: the largest index in the file (up to 1,000,000).
+        of data=letor.) None: the largest index in the file (up to 1,000,000, and an error where it is 300 times what
+        rows hold and the matrix would have more than 1 GiB).
       duplicates: which of several values of a feature in one line counts: "error" (none may be), "first", "last",
         or "sum" (in float32, from left to right).
       unsorted: "error" or "accept" feature ids that do not rise within a line.
@@ -115,11 +118,12 @@ def read_letor(
     except BaseException:
         matrix.discard()
         raise
+    num_missing = None if missing_value is None else matrix.num_missing
     if out_dir is None:
-        return RankingData(features, labels, offsets, query_ids)
+        return RankingData(features, labels, offsets, query_ids, num_missing)
     for name, array in (("labels", labels), ("offsets", offsets), ("query_ids", query_ids)):
         np.save(out_dir / f"{name}.npy", array, allow_pickle=False)
-    return RankingData.load(out_dir)
+    return dataclasses.replace(RankingData.load(out_dir), num_missing=num_missing)
 
 
 def _check(ok: bool, name: str, value: object, allowed: str) -> None:
@@ -194,14 +198,17 @@ def _collect(
     num_rows = 0
     for block, position, num_bytes in blocks:
         runs += [(num_rows + row, name) for row, name in queries.begin(block)]
+        share, overflow = position / num_bytes, -1
+        stray = _stray_index(block, matrix.num_features, round((num_rows + len(block.labels)) / share))
         try:
-            overflow = matrix.append(block, duplicates=duplicates, share=position / num_bytes)
+            if stray is None:
+                overflow = matrix.append(block, duplicates=duplicates, share=share)
         except MemoryError as error:
             shape = f"{num_rows + len(block.labels)} rows of {matrix.num_features} features"
             what = f"the memory does not hold {shape}, the largest index here"
             mend = "check the largest feature index, or give out_dir"
             raise queries.error(block.widest_line, what, mend) from error
-        queries.end(block, overflow=overflow)
+        queries.end(block, stray, overflow=overflow)
         labels.append(block.labels.copy())
         num_rows += len(block.labels)
         if progress is not None:
@@ -216,6 +223,21 @@ def _collect(
         )
     starts, names = zip(*runs, strict=True)
     return np.concatenate(labels), np.array(starts, np.int64), list(names)
+
+
+def _stray_index(block: Block, num_features: int, num_rows: int) -> Fault | None:
+    """An index that makes a large matrix of rows that hold little; `num_features`: without the block."""
+    mean = len(block.indices) / max(len(block.labels), 1)
+    if (
+        block.num_features <= max(num_features, _STRAY_TIMES * mean)
+        or 4 * block.num_features * num_rows < _LARGE_BYTES
+    ):
+        return None
+    return Fault(
+        block.widest_line,
+        f"the feature index {block.num_features}, more than {_STRAY_TIMES} times what rows hold here",
+        f"correct it, or set data.num_features={block.num_features}: such a matrix has more than 1 GiB",
+    )
 
 
 def _gather(

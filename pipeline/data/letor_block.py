@@ -48,6 +48,7 @@ class Block(NamedTuple):
     row_ends: np.ndarray  # int64 [rows]
     indices: np.ndarray  # int32 [entries], from 0
     values: np.ndarray  # float32 [entries]
+    missing: np.ndarray  # int32 [values]: the features, from 0, of those that stood for missing and are 0 now
     queries: list[tuple[int, str]]  # (first row, query id) wherever the id changes
     num_lines: int
     num_features: int  # the largest index
@@ -209,7 +210,12 @@ def scan_block(text: bytearray, size: int, options: Options, scratch: Scratch) -
         byte, what, mend = min(faults)
         fault = Fault(text.count(b"\n", 0, byte), what, mend)
     num_entries = int(row_ends[num_rows - 1]) if num_rows else 0
+    indices, values = indices[:num_entries], values[:num_entries]
+    replaced = indices[:0]
+    if options.missing_value is not None:
+        entries = np.flatnonzero(np.isnan(values))
+        replaced, values[entries] = indices[entries], 0
     return Block(
-        labels[:num_rows], row_lines[:num_rows], row_ends[:num_rows], indices[:num_entries], values[:num_entries],
+        labels[:num_rows], row_lines[:num_rows], row_ends[:num_rows], indices, values, replaced,
         queries, num_lines, num_features, widest_line, has_end, fault,
     )  # fmt: skip

@@ -22,6 +22,7 @@ class Matrix:
 
     def __init__(self, path: Path | None, num_features: int) -> None:
         self.num_features = num_features
+        self.num_missing = np.zeros(num_features, np.int64)  # see RankingData
         self._path = path
         self._rows = 0
         self._width = num_features  # may run ahead of num_features
@@ -41,6 +42,8 @@ class Matrix:
         About `share` of the file has been read: so much memory is asked for at once; pages never touched cost nothing.
         """
         self.num_features = max(self.num_features, block.num_features)
+        before, self.num_missing = self.num_missing, np.bincount(block.missing, minlength=self.num_features)
+        self.num_missing[: before.size] += before
         if self.num_features > self._width:
             width = self.num_features
             if self._rows:

@@ -309,7 +309,7 @@ def _convert(
         value = np.int32(words[2 * k + 1]) * scales[k] + rests[k]
         bad |= abs(_distance(value)) <= 8
         indices[_U64(first + k)] = index - 1
-        values[_U64(first + k)] = 0.0 if abs(value - missing) <= tolerance else value
+        values[_U64(first + k)] = np.nan if abs(value - missing) <= tolerance else value
         largest = max(largest, index)
 
     # 3. The order of the indices.
@@ -327,7 +327,7 @@ def scan(
     ascending: bool,  # feature ids that fall are an error
     unique: bool,  # a feature id twice in a line is an error
     limit: int,  # the largest feature id allowed
-    missing: float,  # a value that stands for 0; NaN: none
+    missing: float,  # a value that becomes NaN; NaN: none
     seen: np.ndarray,  # int32 [limit + 1] of zeros if unique and not ascending, else anything
     labels: np.ndarray,  # float32 [rows]; this and all that follow are written
     row_lines: np.ndarray,  # int32 [rows]: the line of a row, from 0
@@ -455,7 +455,7 @@ def scan(
                     wrong = BAD_VALUE
                     break
                 if abs(value - missing) <= missing_tolerance:
-                    value = 0.0
+                    value = np.nan
                 elif kind == _ODD:
                     odd[num_odd, 0], odd[num_odd, 1], odd[num_odd, 2] = entries, start, at
                     num_odd += 1

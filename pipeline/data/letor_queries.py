@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from pipeline.data.letor_block import Block, Fault, excerpt
 from pipeline.data.letor_text import LetorError, is_compressed, read_blocks
 
 _SIZES_MEND = "give the group file of this very data file: the numbers of rows of its queries, one a line"
+_GLUED = re.compile(r"\d+:[-+]?[\d.]+([eE][-+]?\d+)?")
 _ALIKE_ROWS = 100  # so many with as many features each, and the file is meant to be dense
 
 
@@ -30,6 +32,7 @@ class Queries:
         self._next = 0  # the first row of the next query, by the sizes
         self._name: str | None = None  # of the query that the last row is of, by the text
         self._first_lines: dict[str, int] = {}  # by query id
+        self._number = self._glued = ""  # the first query id that is a number, the first like '21:0.5'
         self._num_queries = self._num_rows = self._num_lines = 0
         self._narrowest, self._widest = 1 << 40, 0  # the fewest and the most features of a row
         self._faults: list[Fault] = []
@@ -66,9 +69,23 @@ class Queries:
                 self._faults.append(Fault(line, what, "bring them together, or set data.regroup=true"))
                 break
             self._first_lines.setdefault(name, self._num_lines + line + 1)
+            self._look_for_lost_blank(name, line)
             self._name = name
             found.append((row, name))
         return found
+
+    def _look_for_lost_blank(self, name: str, line: int) -> None:
+        """'qid:21:0.5', where other query ids are numbers, has lost the blank of 'qid:2 1:0.5'."""
+        if name.isdigit():
+            self._number = self._number or name
+        elif _GLUED.fullmatch(name):
+            self._glued = self._glued or name
+        if self._number and self._glued:
+            number, glued = (
+                f"{name!r} (line {self._first_lines[name]})" for name in (self._number, self._glued)
+            )
+            mend = "write a blank between query id and first feature, or a letter before every query id"
+            self._faults.append(Fault(line, f"query {glued} beside query {number}", mend))
 
     def _by_size(self, block: Block) -> list[tuple[int, str]]:
         assert self._sizes is not None
@@ -85,12 +102,15 @@ class Queries:
             )
         return found
 
-    def end(self, block: Block, *, overflow: int) -> None:
-        """The rows of that block are in their matrix, where the sums of row `overflow` are too large, or of none (-1).
+    def end(self, block: Block, fault: Fault | None = None, *, overflow: int) -> None:
+        """The rows of that block are in their matrix, where the sums of row `overflow` are too large, or of none (-1);
+        or they are not, for a `fault`.
 
         Raises:
           LetorError: what is wrong first in the block.
         """
+        if fault is not None:
+            self._faults.append(fault)
         if overflow >= 0:
             what = "the sum of a feature's values is too large for float32"
             mend = "set data.duplicates to first or last"

@@ -21,6 +21,8 @@ class RankingData:
       labels: float32 [docs], relevance labels, finite and >= 0; -1 throughout a list that nobody judged.
       offsets: int64 [queries + 1]; list q is rows `offsets[q]:offsets[q + 1]`, never empty.
       query_ids: str [queries], unique.
+      num_missing: int64 [F], the values of each feature that stood for missing when they were read and are 0 now; None:
+        none could. Not among what `save` writes.
 
     Raises:
       ValueError: the arrays do not fit together.
@@ -30,6 +32,7 @@ class RankingData:
     labels: np.ndarray
     offsets: np.ndarray
     query_ids: np.ndarray
+    num_missing: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         num_docs = len(self.features)

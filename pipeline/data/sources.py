@@ -114,6 +114,10 @@ class Located:
         return {name: self.root / name for name in self.files.values()}
 
 
+def _stem(archive: str) -> str:
+    return archive.partition(".")[0]
+
+
 def locate(config: PublishedData) -> Located:
     """Finds the unpacked files, or else the archive.
 
@@ -123,9 +127,14 @@ def locate(config: PublishedData) -> Located:
     published = published_of(config)
     files = {split: name.format(**dataclasses.asdict(config)) for split, name in published.files.items()}
     given = Path(config.dir).expanduser()
+    named = [name for name, row in PUBLISHED.items() if _stem(given.name) in map(_stem, row.archives)]
+    if named and PUBLISHED[named[0]].archives != published.archives:
+        other = named[0].partition("/")[0]
+        what = f"data.dir={config.dir} is {other} by its name, not {config.name}"
+        raise ValueError(f"{what}; mend: data={other}, or another data.dir")
     if given.is_file():
         return Located(given, files, given.parent)
-    roots = [given, *dict.fromkeys(given / archive.partition(".")[0] for archive in published.archives)]
+    roots = [given, *dict.fromkeys(given / _stem(archive) for archive in published.archives)]
     for root in roots:
         if all((root / name).is_file() for name in files.values()):
             return Located(None, files, root)
@@ -176,7 +185,9 @@ def read_published(config: PublishedData, located: Located, folder: Path) -> dic
                 mend = f"get it again from {published.page}; if it is meant so, use data=letor: {error.mend}"
                 raise LetorError(where, error.line, error.what, mend) from error
     if share:
-        data |= hold_out(data.pop("train"), share, folder)
+        whole = data.pop("train")
+        data |= hold_out(whole, share, folder)
+        data["train"] = dataclasses.replace(data["train"], num_missing=whole.num_missing)  # and those of vali
         shutil.rmtree(folder / "whole")
     num_docs = sum(split.num_docs for split in data.values())
     if num_docs != published.num_docs:

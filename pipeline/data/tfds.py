@@ -131,7 +131,9 @@ def _manager_with_file(
 ) -> tfds.download.DownloadManager:
     """TFDS's download manager, for a builder of one archive that lies here already."""
     manager = make(**options)
-    manager.download_and_extract = lambda _: manager.extract(archive)
+    extract = manager.extract
+    # Yahoo's builder asks for the archive under one name only; it has two.
+    manager.extract = manager.download_and_extract = lambda _: extract(archive)
     return manager
 
 
@@ -157,10 +159,11 @@ def read_tfds(config: TFDSData, folder: Path) -> dict[str, RankingData]:
         raise ValueError(
             f"{config.builder} has the splits {sorted(names)}; train and test are needed, vali is used"
         )
-    writers = {}
+    writers, num_missing = {}, {}
     for split in ("train", "vali", "test"):
         (folder / split).mkdir(exist_ok=True)
         writers[split] = RankingWriter(folder / split)
+        num_missing[split] = np.zeros(builder.info.features["float_features"].shape[-1], np.int64)
     for split in sorted(names & set(writers)):
         log.info(
             "reading split %s of %s, %s queries",
@@ -170,13 +173,17 @@ def read_tfds(config: TFDSData, folder: Path) -> dict[str, RankingData]:
         )
         for example in _examples(builder, split):
             query_id = example["query_id"].decode()
-            features = _float32(
+            features, is_missing = _float32(
                 example["float_features"], config.missing_value, f"query {query_id!r} of {split}"
             )
             held_out = split == "train" and "vali" not in names and is_held_out(query_id, config.vali_share)
-            writer = writers["vali" if held_out else split]
-            writer.append(query_id, features, example["label"])
-    return {split: writer.finish() for split, writer in writers.items()}
+            target = "vali" if held_out else split
+            writers[target].append(query_id, features, example["label"])
+            num_missing[target] += is_missing.sum(0)
+    data = {split: writer.finish() for split, writer in writers.items()}
+    if config.missing_value is None:
+        return data
+    return {split: dataclasses.replace(data[split], num_missing=num_missing[split]) for split in data}
 
 
 def _examples(builder: tfds.core.DatasetBuilder, split: str) -> Iterator[dict[str, Any]]:
@@ -188,13 +195,15 @@ def _examples(builder: tfds.core.DatasetBuilder, split: str) -> Iterator[dict[st
     yield from tfds.as_numpy(builder.as_dataset(split, shuffle_files=False, read_config=options))
 
 
-def _float32(values: np.ndarray, missing_value: float | None, where: str) -> np.ndarray:
-    largest = np.finfo(
-        values.dtype
-    ).max  # what overflows float64, as Istella's 1.79769313486232e+308, counts as it
+def _float32(values: np.ndarray, missing_value: float | None, where: str) -> tuple[np.ndarray, np.ndarray]:
+    """-> (the values, with 0 for those that are missing; which these are), both as `values`."""
+    # What overflows float64, as Istella's 1.79769313486232e+308, counts as its largest.
+    largest = np.finfo(values.dtype).max
     values = np.clip(values, -largest, largest)
+    is_missing = np.zeros(values.shape, bool)
     if missing_value is not None:
-        values = np.where(np.isclose(values, missing_value, rtol=1e-9, atol=0), 0, values)
+        is_missing = np.isclose(values, missing_value, rtol=1e-9, atol=0)
+        values = np.where(is_missing, 0, values)
     with np.errstate(over="ignore"):
         features = values.astype(np.float32)
     if not np.isfinite(features).all():
@@ -203,7 +212,7 @@ def _float32(values: np.ndarray, missing_value: float | None, where: str) -> np.
             f"{where} has the value {worst}, which float32 does not hold; mend: "
             + ("replace it" if np.isnan(worst) else f"if it stands for missing, data.missing_value={worst}")
         )
-    return features
+    return features, is_missing
 
 
 # -------------------------------------------------------------------------------------------------- write

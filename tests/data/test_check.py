@@ -100,6 +100,21 @@ def test_lists_that_two_splits_share(data):
     assert describe(data)["identical_lists"] == []
 
 
+def test_missing_values(data):
+    assert describe(data)["missing"] is None
+    for split, counts in (("train", [0, 4, 0]), ("test", [0, 1, 1000])):
+        data[split] = dataclasses.replace(data[split], num_missing=np.array(counts))
+    described = describe(data)
+    assert described["missing"] == {"values": 1005, "features": {"count": 2, "first": [2, 3]}}
+    assert summary(described)[-1].endswith("; missing values, now 0: 1,005, in features: 2 (nos. 2, 3)")
+    assert described["warnings"] == []
+    for split in ("train", "test"):
+        data[split] = dataclasses.replace(data[split], num_missing=np.zeros(3, int))
+    assert "no value is the one that data.missing_value names" in describe(data)["warnings"][0]
+    del described["missing"]  # of an earlier version's cache
+    assert "missing" not in summary(described)[-1]
+
+
 def test_labels_of_many_values_are_a_range(data):
     data["train"] = lists([30], np.arange(30) / 4)
     described = describe(data)

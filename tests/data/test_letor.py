@@ -87,6 +87,40 @@ def test_query_ids_are_kept_as_they_are(tmp_path):
     ids = ["007", "7", "qid:7", "GX-1:2", "ü€", "+7", "x" * 1000]
     data = read(tmp_path, "".join(f"1 qid:{name} 1:1\n" for name in ids))
     assert data.query_ids.tolist() == ids
+    ids = ["21:0.5", "GX-2", "3:4", "x1:3"]  # no number among them
+    assert read(tmp_path, "".join(f"1 qid:{name} 1:1\n" for name in ids)).query_ids.tolist() == ids
+
+
+@pytest.mark.parametrize("value", ["147.314", "-1e-3", "0", ".5"])
+@pytest.mark.parametrize("regroup", [False, True])
+def test_a_blank_that_is_lost_behind_a_query_id(tmp_path, value, regroup):
+    rows = [f"{row % 2} qid:{row // 3} 1:{value} 2:1\n" for row in range(9)]
+    for row in range(9):
+        broken = [*rows[:row], rows[row].replace(" 1:", "1:"), *rows[row + 1 :]]
+        wrong = error(tmp_path, "".join(broken), regroup=regroup)
+        assert wrong.line == max(row + 1, 2)
+        number = "0" if row else "0' (line 2)"
+        assert f"query '{row // 3}1:{value}' (line {row + 1}) beside query '{number}" in wrong.what
+    assert read(tmp_path, "".join(rows), regroup=regroup).num_queries == 3
+
+
+@pytest.mark.parametrize("mapped", [False, True])
+def test_a_stray_index_is_named_before_the_matrix_is_made(tmp_path, mapped):
+    out = {"out_dir": tmp_path} if mapped else {}
+    rows = ["0 qid:1 1:1 2:1\n"] * 2000
+    for row in (0, 7, 1999):
+        wrong = error(tmp_path, "".join([*rows[:row], "0 qid:1 1000000:1\n", *rows[row + 1 :]]), **out)
+        assert wrong.line == row + 1
+        assert "the feature index 1000000, more than 300 times" in wrong.what
+        assert "data.num_features=1000000" in wrong.mend
+    # What is wrong before it is told first; what is not large, or asked for, is not stray.
+    wrong = error(tmp_path, "".join([*rows, "x qid:1 1:1\n", "0 qid:1 1000000:1\n"]), **out)
+    assert wrong.line == 2001
+    assert read(tmp_path, "".join([*rows[:100], "0 qid:1 700:1\n"]), **out).num_features == 700
+    text = "".join([*rows[:300], "0 qid:1 1000000:1\n"])
+    if not mapped:  # pages of zeros, which cost nothing in memory
+        assert error(tmp_path, text).line == 301
+        assert read(tmp_path, text, num_features=1_000_000).features[300, 999_999] == 1
 
 
 def test_num_features(tmp_path):
@@ -289,6 +323,26 @@ def test_missing_value(tmp_path):
         [0, 0, np.float32(-999.00001), 999, 3]
     ]
     assert read(tmp_path, "3 qid:1 1:3 2:4\n", missing_value=3).labels.tolist() == [3]  # of features only
+
+
+@pytest.mark.parametrize("block_bytes", [1, 30, 1 << 20])
+@pytest.mark.parametrize("mapped", [False, True])
+def test_missing_values_are_counted_by_feature(tmp_path, block_bytes, mapped):
+    text = (
+        "1 qid:1 1:-999 3:-999.0 # 1:-999\n0 qid:2 1:0 2:5\n0 qid:1 1:-9.99e2 3:7 5:1\n"
+        "-0 qid:2 4:-999.00000000000001\n"
+    )
+    options = {"regroup": True, "missing_value": -999, "block_bytes": block_bytes}
+    options |= {"out_dir": tmp_path} if mapped else {}
+    assert read(tmp_path, text, **options).num_missing.tolist() == [2, 0, 1, 1, 0]
+    assert read(tmp_path, text, num_features=7, **options).num_missing.tolist() == [2, 0, 1, 1, 0, 0, 0]
+    assert read(tmp_path, text, **(options | {"missing_value": 999})).num_missing.tolist() == [0] * 5
+    assert read(tmp_path, text, **(options | {"missing_value": None})).num_missing is None
+    twice = "1 qid:1 2:-999 1:4 2:6 1:-999\n"
+    for duplicates, expected in (("first", [4, 0]), ("last", [0, 6]), ("sum", [4, 6])):
+        data = read(tmp_path, twice, duplicates=duplicates, unsorted="accept", **options)
+        assert data.features.tolist() == [expected]
+        assert data.num_missing.tolist() == [1, 1]
 
 
 def test_group_sizes(tmp_path):

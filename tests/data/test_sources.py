@@ -11,6 +11,7 @@ import pytest
 from pipeline.config import IstellaData, IstellaSData, IstellaXData, MSLRWeb10KData, MSLRWeb30KData, YahooData
 from pipeline.data import LetorError, RankingData
 from pipeline.data import sources as sources_module
+from pipeline.data.check import describe
 from pipeline.data.sources import (
     extracted,
     hold_out,
@@ -147,12 +148,30 @@ def test_data_dir_may_name_the_archive(tmp_path):
 
 
 def test_the_largest_float64_stands_for_missing_in_istella(tmp_path):
-    text = lines(0, 3, 220).replace(" 7:7.0 ", " 7:1.79769313486232e+308 ")
+    text = lines(0, 30, 220).replace(" 7:7.0 ", " 7:1.79769313486232e+308 ")
     assert "e+308" in text
     pack(tmp_path, "istella-X.tar.gz", dict.fromkeys(["train.txt", "vali.txt", "test.txt"], text))
     data = read(IstellaXData(dir=str(tmp_path)), tmp_path / "out")
     assert data["train"].features[0, 6] == 0
     assert data["train"].features[0, 7] == 8
+    assert data["train"].num_missing[6] == data["train"].num_missing.sum() == 1
+
+    pack(tmp_path, "istella-letor.tar.gz", {"full/train.txt": text, "full/test.txt": text})
+    (tmp_path / "main").mkdir()
+    data = read(IstellaData(dir=str(tmp_path)), tmp_path / "main")
+    assert describe(data)["missing"] == {"values": 2, "features": {"count": 1, "first": [7]}}
+
+
+@pytest.mark.parametrize("given", ["MSLR-WEB30K.zip", "MSLR-WEB30K", "istella-s-letor.tar.gz"])
+def test_the_archive_of_another_set_is_refused_by_its_name(given, tmp_path):
+    for config in (MSLRWeb10KData(dir=str(tmp_path / given)), YahooData(dir=str(tmp_path / given))):
+        other = "istella_s" if "istella" in given else "mslr_web30k"
+        with pytest.raises(
+            ValueError, match=f"is {other} by its name, not {config.name}; mend: data={other}"
+        ):
+            locate(config)
+    pack(tmp_path, "ltrc_yahoo.tgz", texts("yahoo"))
+    assert locate(YahooData(dir=str(tmp_path / "ltrc_yahoo.tgz"), set=2)).files["train"] == "set2.train.txt"
 
 
 def test_nothing_there_says_where_to_get_it_and_where_to_put_it(tmp_path):

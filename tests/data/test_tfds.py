@@ -98,6 +98,15 @@ def test_yahoo_is_never_downloaded(others, tmp_path):
         prepare(TFDSData(builder="yahoo_ltrc/set2", data_dir=str(tmp_path)))
 
 
+def test_yahoo_is_read_from_either_of_its_archives(tmp_path):
+    manual = tmp_path / "downloads" / "manual"
+    manual.mkdir(parents=True)
+    pack(manual, "ltrc_yahoo.tgz", texts("yahoo"))
+    data = read(TFDSData(builder="yahoo_ltrc/set1", data_dir=str(tmp_path)), tmp_path / "out")
+    assert sorted(data["test"].query_ids.tolist()) == [str(query) for query in range(200, 205)]
+    assert data["test"].num_missing is None
+
+
 def test_an_archive_of_another_layout_or_a_damaged_one(tmp_path):
     manual = tmp_path / "downloads" / "manual"
     manual.mkdir(parents=True)
@@ -133,7 +142,10 @@ def test_a_number_that_stands_for_missing(tmp_path):
         float("1.79769313486232e308"),
     ):
         config = TFDSData(builder="istella/x", data_dir=str(tmp_path), missing_value=missing)
-        assert by_id(read(config, tmp_path / "out")["vali"])["3"][0][0][5:8] == [9, 0, 11]
+        data = read(config, tmp_path / "out")
+        assert by_id(data["vali"])["3"][0][0][5:8] == [9, 0, 11]
+        for lists in data.values():
+            assert lists.num_missing[6] == lists.num_missing.sum() == 1
 
 
 @pytest.fixture(scope="module")
