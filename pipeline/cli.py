@@ -20,6 +20,7 @@ from typing import Any, cast
 import hydra
 import rich
 import yaml
+from hydra._internal.hydra import Hydra
 from hydra._internal.utils import get_args_parser
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
@@ -265,6 +266,8 @@ def _forget(folder: Path) -> None:
 
 
 def _hydra() -> None:
+    # Hydra would compose everything once more to see whether a file asks for many runs; here -m alone does.
+    Hydra.get_mode = lambda *_, **__: None  # type: ignore[method-assign]
     hydra.main(config_path="pkg://pipeline.conf", config_name="config", version_base="1.3")(_job)()
 
 
@@ -308,12 +311,13 @@ def main() -> None:
     """The `rankdistil` command."""
     end_with_parent()
     # First, wherever the user put it: Hydra's parser takes no override after it where others stand before.
-    sys.argv[1:] = sorted(sys.argv[1:], key=lambda word: word not in ("-m", "--multirun"))
+    words = ["-m" if word == "hydra.mode=MULTIRUN" else word for word in sys.argv[1:]]
+    sys.argv[1:] = sorted(words, key=lambda word: word not in ("-m", "--multirun"))
     given = get_args_parser().parse_args()
     wanted_by_user = os.environ.get("HYDRA_FULL_ERROR") == "1"
     os.environ["HYDRA_FULL_ERROR"] = "1"  # exceptions come here, and are told below
     try:
-        if given.multirun or "hydra.mode=MULTIRUN" in given.overrides:
+        if given.multirun:
             _sweep(given.overrides, given.config_dir, given.config_name)
         _hydra()
     except HydraException as error:

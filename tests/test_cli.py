@@ -145,6 +145,25 @@ def test_so_is_one_in_a_sweep_before_any_job_starts(tmp_path):
     assert not list(tmp_path.glob("sweeps/*"))
 
 
+def test_a_command_is_composed_once(tmp_path):
+    code = """
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from pipeline.cli import main
+compose = ConfigLoaderImpl._load_configuration_impl
+ConfigLoaderImpl._load_configuration_impl = lambda *args, **named: print("composed") or compose(*args, **named)
+main()
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code, "train.epochs=0"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 2, done.stderr
+    assert done.stdout.splitlines() == ["composed"]
+
+
 def test_help_names_stages_every_choice_and_examples(tmp_path):
     done = rankdistil("--help", cwd=tmp_path)
     assert done.returncode == 0

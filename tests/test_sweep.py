@@ -59,8 +59,9 @@ def test_a_sweep_trains_the_teacher_once_lists_what_failed_and_resumes(tmp_path)
     assert json.loads(torn.read_text())["models"]
 
 
-def test_a_mistake_in_a_job_is_told_once_and_listed(tmp_path):
-    done = rankdistil("-m", "train.epochs=0,-1", "run_dir=sweep", cwd=tmp_path)
+@pytest.mark.parametrize("flag", ["-m", "hydra.mode=MULTIRUN"])
+def test_a_mistake_in_a_job_is_told_once_and_listed(flag, tmp_path):
+    done = rankdistil(flag, "train.epochs=0,-1", "run_dir=sweep", cwd=tmp_path)
     assert done.returncode == 1
     why = "is not possible: at least 1"
     listed = [
