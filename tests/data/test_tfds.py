@@ -13,8 +13,9 @@ from tensorflow_datasets.core.download import downloader
 
 from pipeline.config import TFDSData
 from pipeline.data import LetorError, read_letor
+from pipeline.data.letor_tfds import Letor, LetorConfig, write_tfds
 from pipeline.data.sources import is_held_out
-from pipeline.data.tfds import Letor, LetorConfig, prepare, read_tfds, write_tfds
+from pipeline.data.tfds import prepare, read_tfds
 from pipeline.run import Run
 from tests.conftest import tiny_config
 from tests.data.test_sources import LAYOUTS, SPLITS, features, lines, pack, texts
