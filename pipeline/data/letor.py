@@ -236,7 +236,7 @@ def _stray_index(block: Block, num_features: int, num_rows: int) -> Fault | None
     return Fault(
         block.widest_line,
         f"the feature index {block.num_features}, more than {_STRAY_TIMES} times what rows hold here",
-        f"correct it, or set data.num_features={block.num_features}: such a matrix has more than 1 GiB",
+        f"correct it, or set data.num_features ({block.num_features} or more): the matrix then has more than 1 GiB",
     )
 
 

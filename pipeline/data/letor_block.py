@@ -92,6 +92,16 @@ def _explained(wrong: int, text: bytearray, where: int, options: Options) -> tup
             f"the index of {shown} is above data.num_features={options.num_features}",
             "give a larger data.num_features (unset, it is the largest index of the training split)",
         )
+    if wrong == parse.GLUED_HASH:
+        return (
+            f"'#' begins a comment within {excerpt(line.split()[0])}",
+            "write a blank before it, or a finite number",
+        )
+    if wrong == parse.LOST_NEWLINE:
+        return (
+            f"another row in the comment {excerpt(line)}",
+            "end the line before it, or take 'qid:' out of the comment",
+        )
     sort = "sort the features, or set data.unsorted=accept"
     return {
         parse.BAD_LABEL: (f"the label {shown} is not a finite number", "begin the line with a number >= 0"),
@@ -128,6 +138,8 @@ def _nearest_float32(text: str) -> np.float32:
     float32(float(text)) rounds twice: 1.000000059604644775390625000001 would become 1.
     """
     wide = float(text)
+    if math.isinf(wide):  # Decimal refuses exponents of twenty digits
+        return np.float32(wide)
     with np.errstate(over="ignore"):
         rounded = np.float32(wide)
         low, high = (_limited(np.nextafter(rounded, np.float32(end))) for end in (-np.inf, np.inf))

@@ -21,7 +21,7 @@ MAX_INDEX = 1_000_000  # of a feature; beyond it a dense matrix is not what the 
 
 # What `scan` found wrong.
 NOTHING, BAD_LABEL, NEGATIVE_LABEL, NO_QID, UNEXPECTED_QID, BAD_INDEX, LARGE_INDEX = range(7)
-UNSORTED, DUPLICATE, BAD_VALUE, BINARY, LONE_RETURN = range(7, 12)
+UNSORTED, DUPLICATE, BAD_VALUE, BINARY, LONE_RETURN, GLUED_HASH, LOST_NEWLINE = range(7, 14)
 
 _NUMBER, _BROKEN, _ODD = range(3)
 _TAB, _NEWLINE, _RETURN, _SPACE, _HASH, _PLUS, _MINUS, _POINT, _ZERO, _NINE, _COLON = b"\t\n\r #+-.09:"
@@ -319,6 +319,23 @@ def _convert(
     return not bad and largest <= limit, largest, np.int64(words[2 * num - 2])
 
 
+@_scalar
+def _begins_row(text: np.ndarray, at: int) -> bool:
+    """Whether the colon at `at` is that of ' qid:<id> <index>:'."""
+    if not (text[at - 3] == _Q and text[at - 2] == _I and text[at - 1] == _D and _is_end(text[at - 4])):
+        return False
+    colon = at
+    while text[at] > _SPACE:
+        at += 1
+    blank = at
+    while text[at] == _SPACE or text[at] == _TAB:
+        at += 1
+    index = at
+    while _is_digit(text[at]):
+        at += 1
+    return colon + 1 < blank < index < at and text[at] == _COLON
+
+
 @compiled
 def scan(
     text: np.ndarray,  # uint8 [size + 63 or more]: whole lines, each with its newline, and letor_text.PADDING
@@ -339,12 +356,13 @@ def scan(
 ) -> tuple[int, int, int, int, int, int, int, int]:
     """-> (rows, groups, odd numbers, lines, largest index from 1, its line, what is wrong, the byte where that is)."""
     at, line, rows, entries, num_groups, num_odd, largest, largest_line = 0, 0, 0, 0, 0, 0, 0, 0
-    qid_start, qid_stop = 0, 0
+    qid_start, qid_stop, first_at = 0, 0, 0
     wrong, where = NOTHING, 0
     missing_tolerance = 1e-9 * abs(missing)
     step = (1 if unique else 0) if ascending else -2 * MAX_INDEX  # from an index to the next at least
     words, scales, rests = np.empty(2 * _FOUND, np.uint64), np.empty(_FOUND), np.empty(_FOUND)
     while at < size:
+        first_row = rows
         # 1. The label.
         while text[_U64(at)] == _SPACE or text[_U64(at)] == _TAB:
             at += 1
@@ -472,8 +490,20 @@ def scan(
 
         # 4. The comment and the end of the line.
         if text[_U64(at)] == _HASH:
+            where = at
+            is_glued = at == first_at and not _is_end(text[at - 1])  # to the query id
+            if rows > first_row and (is_glued or text[at - 1] == _POINT):  # as in 1.#INF
+                wrong = GLUED_HASH
+                while where > 0 and not _is_end(text[where - 1]):
+                    where -= 1
+                break
             while text[_U64(at)] != _NEWLINE and text[_U64(at)] != _RETURN and text[_U64(at)] != 0:
                 at += 1
+                if text[_U64(at)] == _COLON and rows > first_row and _begins_row(text, at):
+                    wrong = LOST_NEWLINE
+                    break
+            if wrong != NOTHING:
+                break
         where = at
         if text[_U64(at)] == _RETURN and text[at + 1] == _NEWLINE:
             at += 1

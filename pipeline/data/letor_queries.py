@@ -12,7 +12,8 @@ from pipeline.data.letor_block import Block, Fault, excerpt
 from pipeline.data.letor_text import LetorError, is_compressed, read_blocks
 
 _SIZES_MEND = "give the group file of this very data file: the numbers of rows of its queries, one a line"
-_GLUED = re.compile(r"\d+:[-+]?[\d.]+([eE][-+]?\d+)?")
+_GLUED = re.compile(r"(.*?)([,;]?)(\d+):[-+.\d][-+.\deE:]*")  # the query id, an index and a value
+_NUMBER = ""  # stands for any query id that is a number
 _ALIKE_ROWS = 100  # so many with as many features each, and the file is meant to be dense
 
 
@@ -32,7 +33,8 @@ class Queries:
         self._next = 0  # the first row of the next query, by the sizes
         self._name: str | None = None  # of the query that the last row is of, by the text
         self._first_lines: dict[str, int] = {}  # by query id
-        self._number = self._glued = ""  # the first query id that is a number, the first like '21:0.5'
+        self._number = ""  # the first query id that is one
+        self._glued: dict[str, str] = {}  # query ids such as 'q21:0.5', by those that may be meant
         self._num_queries = self._num_rows = self._num_lines = 0
         self._narrowest, self._widest = 1 << 40, 0  # the fewest and the most features of a row
         self._faults: list[Fault] = []
@@ -75,17 +77,27 @@ class Queries:
         return found
 
     def _look_for_lost_blank(self, name: str, line: int) -> None:
-        """'qid:21:0.5', where other query ids are numbers, has lost the blank of 'qid:2 1:0.5'."""
-        if name.isdigit():
-            self._number = self._number or name
-        elif _GLUED.fullmatch(name):
-            self._glued = self._glued or name
-        if self._number and self._glued:
-            number, glued = (
-                f"{name!r} (line {self._first_lines[name]})" for name in (self._number, self._glued)
-            )
-            mend = "write a blank between query id and first feature, or a letter before every query id"
-            self._faults.append(Fault(line, f"query {glued} beside query {number}", mend))
+        """'qid:q21:0.5' beside a query 'q2' or 'q', and 'qid:21:0.5' beside any number, are 'qid:q2 1:0.5' perhaps."""
+        is_number = name.isdigit()
+        if is_number and not self._number:
+            self._number = name
+        meant = [_NUMBER if is_number else name]
+        glued = _GLUED.fullmatch(name)
+        if glued:
+            head, separator, digits = glued.groups()
+            meant = [head] if separator or not head else [head + digits[:end] for end in range(len(digits))]
+            meant = [_NUMBER if not other or other.isdigit() else other for other in meant]
+            for other in meant:
+                self._glued.setdefault(other, name)
+        for other in meant:
+            beside = self._number if other == _NUMBER else other
+            if other in self._glued and beside in self._first_lines:
+                first, second = (
+                    f"{id!r} (line {self._first_lines[id]})" for id in (self._glued[other], beside)
+                )
+                mend = "write a blank between query id and first feature, or a letter before every query id"
+                self._faults.append(Fault(line, f"query {first} beside query {second}", mend))
+                return
 
     def _by_size(self, block: Block) -> list[tuple[int, str]]:
         assert self._sizes is not None

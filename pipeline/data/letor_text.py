@@ -53,10 +53,12 @@ class _Decompressed(io.RawIOBase):
         while True:
             data = b""
             if self._stream.eof:
-                data = self._stream.unused_data or self._file.read(1 << 16)
-                data = data.lstrip(b"\0")  # .xz may be padded
-                if not data:
-                    return 0
+                data = self._stream.unused_data.lstrip(b"\0")  # .xz may be padded
+                while not data:
+                    more = self._file.read(1 << 16)
+                    if not more:
+                        return 0
+                    data = more.lstrip(b"\0")
                 self._stream = self._new_stream()
             elif self._stream.needs_input:
                 data = self._file.read(1 << 16)

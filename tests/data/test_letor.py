@@ -69,7 +69,7 @@ def assert_equal(a: RankingData, b: RankingData) -> None:
         GOOD.replace(b" ", b" \t  ").replace(b"\n", b" \t\n"),
         b"  \n\n# only a comment\n \t# another\n" + GOOD.replace(b"0 qid", b"\n\r\n 0 qid") + b"\n\n#end",
         b"\xef\xbb\xbf" + GOOD,
-        b"+2.0 qid:a 01:.5 3:-10.#x:y # 1:2 qid:b\n0e5 qid:a 2:+7e0\n10e-1 qid:b 3:0.04E+2 4:0",
+        b"+2.0 qid:a 01:.5 3:-10.0#x:y # 1:2 qid:b\n0e5 qid:a 2:+7e0\n10e-1 qid:b 3:0.04E+2 4:0",
     ],
     ids=["plain", "no last newline", "crlf", "crlf no last", "tabs", "spaces", "blank", "bom", "numbers"],
 )
@@ -87,7 +87,7 @@ def test_query_ids_are_kept_as_they_are(tmp_path):
     ids = ["007", "7", "qid:7", "GX-1:2", "ü€", "+7", "x" * 1000]
     data = read(tmp_path, "".join(f"1 qid:{name} 1:1\n" for name in ids))
     assert data.query_ids.tolist() == ids
-    ids = ["21:0.5", "GX-2", "3:4", "x1:3"]  # no number among them
+    ids = ["21:0.5", "GX-2", "3:4", "x1:3", "GX-21:x"]  # no number among them, nor x
     assert read(tmp_path, "".join(f"1 qid:{name} 1:1\n" for name in ids)).query_ids.tolist() == ids
 
 
@@ -104,6 +104,62 @@ def test_a_blank_that_is_lost_behind_a_query_id(tmp_path, value, regroup):
     assert read(tmp_path, "".join(rows), regroup=regroup).num_queries == 3
 
 
+@pytest.mark.parametrize(
+    ("name", "glued"),
+    [
+        ("q1", "q11:0.2"),
+        ("MSN-1", "MSN-1136:1e-3"),
+        ("a0f", "a0f31:0.5"),
+        ("1.0", "1.01:0.5"),
+        ("x", "x2:-.5"),
+        ("7", "9,1:0.5"),
+        ("q", "q;1:0.5"),
+        ("7", "71:0.52:4"),
+    ],
+)
+def test_a_blank_that_is_lost_behind_other_ids(tmp_path, name, glued):
+    for first, second in ((name, glued), (glued, name)):
+        wrong = error(tmp_path, f"1 qid:z 1:1\n1 qid:{first} 1:1\n0 qid:y 1:1\n0 qid:{second} 1:1\n")
+        assert wrong.line == 4
+        assert repr(name) in wrong.what
+        assert repr(glued) in wrong.what
+
+
+def test_a_hash_that_is_glued_to_a_query_id_or_to_a_point(tmp_path):
+    for text in (
+        "1 qid:1 1:0.5 2:1.#INF 3:7",
+        "1 qid:1 2:-1.#IND",
+        "1 qid:1 1:1.#QNAN # doc",
+        "1 qid:c#1 1:0.5",
+        "1 qid:c#",
+    ):
+        wrong = error(tmp_path, f"0 qid:0 1:1 # 1.#INF\n{text}\n")
+        assert wrong.line == 2
+        assert "'#' begins a comment within '" in wrong.what
+        assert "#" in wrong.what.partition("within ")[2]
+    sizes = write(tmp_path, "2", "file.query")
+    assert error(tmp_path, "1\n1.#INF 1:2\n", group_sizes=sizes, num_features=2).line == 2
+    for text in (
+        "# 1 qid:c#1 1:1.#INF\n0 qid:c #\n",
+        "0 qid:c 1:1# 2:2\n",
+        "0 qid:c 1:1.0#\n",
+        "0 qid:c 1:1. #\n",
+    ):
+        assert read(tmp_path, text, num_features=1).num_docs == 1
+
+
+def test_a_newline_that_is_lost_behind_a_comment(tmp_path):
+    rows = [f"{row % 3} qid:q{row} 1:{row} # docid = GX-{row} inc = 1 prob = 0.5" for row in range(4)]
+    for blank in ("", " ", "\t"):
+        wrong = error(tmp_path, f"{rows[0]}\n{rows[1]}{blank}{rows[2]}\n{rows[3]}\n")
+        assert wrong.line == 2
+        assert "another row in the comment '# docid = GX-1" in wrong.what
+    # Rows that are commented out, and comments on queries, are fine.
+    fine = "of qid:1, not qid:2 or qid: 3:4, xqid:1 2:3"
+    text = f"# {rows[0]}\n{rows[1]} {fine}\n#{rows[2]} 0 qid:1 1:1\n{rows[3]} qid:1 x:1"
+    assert read(tmp_path, text).query_ids.tolist() == ["q1", "q3"]
+
+
 @pytest.mark.parametrize("mapped", [False, True])
 def test_a_stray_index_is_named_before_the_matrix_is_made(tmp_path, mapped):
     out = {"out_dir": tmp_path} if mapped else {}
@@ -112,7 +168,7 @@ def test_a_stray_index_is_named_before_the_matrix_is_made(tmp_path, mapped):
         wrong = error(tmp_path, "".join([*rows[:row], "0 qid:1 1000000:1\n", *rows[row + 1 :]]), **out)
         assert wrong.line == row + 1
         assert "the feature index 1000000, more than 300 times" in wrong.what
-        assert "data.num_features=1000000" in wrong.mend
+        assert "data.num_features (1000000 or more)" in wrong.mend
     # What is wrong before it is told first; what is not large, or asked for, is not stray.
     wrong = error(tmp_path, "".join([*rows, "x qid:1 1:1\n", "0 qid:1 1000000:1\n"]), **out)
     assert wrong.line == 2001
@@ -183,6 +239,7 @@ def test_num_features(tmp_path):
         ("1 qid:1 1:-3.4028235677973367e38\n", {}, 1, "too large for float32"),
         ("1 qid:1 1:1.79769313486232e+308\n", {}, 1, "too large for float32"),
         ("1 qid:1 1:1e999999999999\n", {}, 1, "too large for float32"),
+        ("1 qid:1 1:-1e99999999999999999999999999 2:4\n", {}, 1, "too large for float32"),
         ("1 qid:1 1:" + "7" * 200 + "x\n", {}, 1, "'1:" + "7" * 58 + "'... is not"),
         ("1 qid:1 2:1 1:1\n", {}, 1, "'1:1' comes after a larger feature index"),
         ("1 qid:1 1:1 2:1 1:1\n", {"duplicates": "last"}, 1, "'1:1' comes after a larger"),

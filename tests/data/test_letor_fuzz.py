@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import HealthCheck, assume, example, given, settings
 from hypothesis import strategies as st
 
 from pipeline.data import LetorError, read_letor
@@ -38,12 +38,26 @@ def float32_of(token: bytes) -> float | None:
     return float(min(near, key=lambda value: (abs(Fraction(float(value)) - exact), value.view(np.int32) & 1)))
 
 
+ROW = re.compile(rb"[# \t]qid:[^ \t]+[ \t]+[0-9]+:")
+
+
+def is_glued(name, other):
+    """'q21:0.5' and 'q2': the blank before feature 1 is lost, so that the first is not meant."""
+    found = re.fullmatch(r"(.*?)([,;]?)([0-9]+):[-+.0-9][-+.0-9eE:]*", name)
+    if not found:
+        return False
+    head, separator, digits = found.groups()
+    ids = [head] if separator or not head else [head + digits[:end] for end in range(len(digits))]
+    return any(other == id or (not id.strip("0123456789") and not other.strip("0123456789")) for id in ids)
+
+
 def reference(raw, *, num_features=None, duplicates="error", unsorted="error", regroup=False):
     """-> (labels, rows as {index: value}, query ids of the rows, columns), or raises Broken."""
     labels, rows, qids = [], [], []
     for number, line in enumerate(raw.removeprefix(b"\xef\xbb\xbf").split(b"\n"), 1):
         line = line.removesuffix(b"\r")
-        tokens = re.split(rb"[ \t]+", line.partition(b"#")[0].strip(b" \t"))
+        before, hash, comment = line.partition(b"#")
+        tokens = re.split(rb"[ \t]+", before.strip(b" \t"))
         if b"\0" in line or b"\r" in line:
             raise Broken(number)
         if tokens == [b""]:
@@ -59,6 +73,10 @@ def reference(raw, *, num_features=None, duplicates="error", unsorted="error", r
         except UnicodeDecodeError:
             raise Broken(number) from None
         if name.split() != [name] or (not regroup and name in qids and name != qids[-1]):
+            raise Broken(number)
+        if hash and (before.endswith(b".") or before.endswith(qid) or ROW.search(b"#" + comment)):
+            raise Broken(number)
+        if any(is_glued(name, other) or is_glued(other, name) for other in qids):
             raise Broken(number)
         row, previous = {}, 0
         for token in tokens[2:]:
@@ -164,8 +182,13 @@ def files(draw):
             tokens = [label, f"qid:{query}", *(f"{index}:{row[index]}" for index in sorted(row))]
             text = draw(EDGE) + tokens[0] + "".join(draw(SPACE) + token for token in tokens[1:])
             lines += draw(st.sampled_from([[], [], [], [""], [" # alone"]]))
-            lines.append(text + draw(EDGE) + draw(COMMENT))
+            loose = not row or text.endswith(".")  # a comment glued to that would be an error
+            lines.append(
+                text + draw(EDGE) + draw(st.sampled_from(["", " #", "\t# 1:2"]) if loose else COMMENT)
+            )
             rows.append((label, query, row))
+    ids = {query for _, query, _ in rows}
+    assume(not any(is_glued(*pair) for pair in itertools.permutations(ids, 2)))
     return newline.join(lines) + draw(st.sampled_from(["", newline])), rows
 
 
