@@ -53,6 +53,11 @@ def describe(data: dict[str, RankingData], *, own_ids: bool = True) -> dict[str,
         )
     ranges = {split: _feature_ranges(split, lists.features) for split, lists in data.items()}
     low, high = ranges["train"]
+    if (low == high).all():
+        raise ValueError(
+            "every feature is the same throughout train: there is nothing to learn from; mend: check the features, and "
+            "that data.missing_value is not the usual value"
+        )
     huge = np.any([(low < -_HUGE) | (high > _HUGE) for low, high in ranges.values()], axis=0)
     described: dict[str, Any] = {
         "num_features": num_features,
@@ -79,7 +84,7 @@ def describe_unlabelled(
     lists: RankingData, data: dict[str, RankingData], *, own_ids: bool = True
 ) -> dict[str, Any]:
     """The report of lists without labels beside the splits `data`: `queries`, `docs`, `one_doc_lists`, `list_size`,
-    `overlaps` (with vali and test) and `warnings` as of `describe`, `own_ids` as there.
+    `overlaps` (with vali and test), `missing` and `warnings` as of `describe`, `own_ids` as there.
 
     Raises:
       ValueError: a feature is not finite.
@@ -87,7 +92,8 @@ def describe_unlabelled(
     _feature_ranges("unlabelled", lists.features)
     pairs = [(split, "unlabelled") for split in ("vali", "test")] if own_ids else []
     overlaps = _overlaps({**data, "unlabelled": lists}, pairs)
-    return {**_describe_lists(lists), "overlaps": overlaps, "warnings": list(map(_overlap_warning, overlaps))}
+    described = {**_describe_lists(lists), "overlaps": overlaps, "missing": _missing({"unlabelled": lists})}
+    return {**described, "warnings": list(map(_overlap_warning, overlaps))}
 
 
 def _overlaps(data: dict[str, RankingData], pairs: Iterable[tuple[str, str]]) -> list[dict[str, Any]]:
@@ -138,10 +144,18 @@ def _describe_split(split: str, lists: RankingData) -> dict[str, Any]:
         **_describe_lists(lists),
         "blank_queries": lists.num_blank_queries,
         "label_range": [float(labels[0]), float(labels[-1])],
-        "labels": {f"{label:g}": int(count) for label, count in zip(labels, counts, strict=True)}
+        "labels": {_shortest(label): int(count) for label, count in zip(labels, counts, strict=True)}
         if len(labels) <= _SHOWN
         else None,
     }
+
+
+def _shortest(label: np.float32) -> str:
+    """
+    >>> _shortest(np.float32("-0")), _shortest(np.float32(4)), _shortest(np.float32("0.3333333"))
+    ('0', '4', '0.3333333')
+    """
+    return np.format_float_positional(label + 0, trim="-")
 
 
 def _feature_ranges(split: str, features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -200,6 +214,11 @@ def _warnings(described: dict[str, Any]) -> Iterable[str]:
         )
     if described["missing"] and not described["missing"]["values"]:
         yield "no value is the one that data.missing_value names: check its sign and digits, if some are missing"
+    if described["features"]["empty"]["count"] > described["num_features"] / 2:
+        yield (
+            f"{described['features']['empty']['count']} of {described['num_features']} features are always 0 in train: "
+            "a feature index that is not meant? data.num_features makes larger ones an error that names the line"
+        )
     for split, counts in described["splits"].items():
         if counts["label_range"][1] > _MAX_GRADE:
             yield (

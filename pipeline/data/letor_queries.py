@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import logging
 import re
 from pathlib import Path
 
@@ -10,6 +11,8 @@ import numpy as np
 
 from pipeline.data.letor_block import Block, Fault, excerpt
 from pipeline.data.letor_text import LetorError, is_compressed, read_blocks
+
+log = logging.getLogger(__name__)
 
 _SIZES_MEND = "give the group file of this very data file: the numbers of rows of its queries, one a line"
 _GLUED = re.compile(r"(.*?)([,;]?)(\d+):[-+.\d][-+.\deE:]*")  # the query id, an index and a value
@@ -37,6 +40,7 @@ class Queries:
         self._glued: dict[str, str] = {}  # query ids such as 'q21:0.5', by those that may be meant
         self._num_queries = self._num_rows = self._num_lines = 0
         self._narrowest, self._widest = 1 << 40, 0  # the fewest and the most features of a row
+        self._is_open = False  # the last row has no newline
         self._faults: list[Fault] = []
 
     def begin(self, block: Block) -> list[tuple[int, str]]:
@@ -50,7 +54,8 @@ class Queries:
         if block.fault or not len(block.labels):
             return
         widths = np.diff(block.row_ends, prepend=0)
-        is_open = not block.has_end and block.row_lines[-1] == block.num_lines - 1
+        is_open = not block.has_end and bool(block.row_lines[-1] == block.num_lines - 1)
+        self._is_open = is_open
         whole = widths[:-1] if is_open else widths
         self._narrowest = int(whole.min(initial=self._narrowest))
         self._widest = int(whole.max(initial=self._widest))
@@ -139,6 +144,8 @@ class Queries:
         if self._num_rows < self._num_sized:
             sizes = f"the sizes in the file of group sizes sum to {self._num_sized}"
             raise self.error(None, f"holds {self._num_rows} rows, but {sizes}", _SIZES_MEND)
+        if self._is_open:
+            log.warning("%s:%d: the last row has no newline; is the file whole?", self._path, self._num_lines)
 
     def error(self, line: int | None, what: str, mend: str) -> LetorError:
         """`line`: from 0, in the block; None: of the whole file."""

@@ -118,7 +118,7 @@ def _made_of(config: LetorConfig) -> dict[str, Any]:
 
 
 def write_tfds(
-    files: Mapping[str, Sequence[Path | str]],
+    files: Mapping[str, Path | str | Sequence[Path | str]],
     *,
     name: str,
     num_features: int,
@@ -134,20 +134,25 @@ def write_tfds(
     made of the same files with the same options.
 
     Args:
-      files: of the splits train, vali, test; a split may be several files, but a query lies in one.
+      files: of the splits train, vali, test; a split may be several files, but a query lies in one. They have a qid.
       name: of the data set.
       num_features: columns.
       data_dir: where TFDS keeps its data; None: its default.
       beam: see LetorConfig.
       download_config: of TFDS, such as num_shards, beam_runner.
       file_format: of TFDS, such as "array_record"; None: tfrecord.
-      **options: of read_letor.
+      **options: of read_letor. The `missing_value` is recorded with the data set, and data=tfds asks for the same.
 
     Raises:
       LetorError: what is wrong in a file.
-      ValueError: another data set of that name is there.
+      ValueError: another data set of that name is there; another split is named.
     """
-    paths = {split: [str(path) for path in of_split] for split, of_split in files.items()}
+    if not set(files) <= {"train", "vali", "test"}:
+        raise ValueError(f"files has the splits {sorted(files)}; mend: name them train, vali and test")
+    paths = {
+        split: [str(path) for path in ([of_split] if isinstance(of_split, (str, Path)) else of_split)]
+        for split, of_split in files.items()
+    }
     config = LetorConfig(name=name, files=paths, num_features=num_features, options=options, beam=beam)
     builder = Letor(config=config, data_dir=data_dir)
     if builder.is_prepared():

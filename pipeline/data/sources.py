@@ -190,6 +190,14 @@ def read_published(config: PublishedData, located: Located, folder: Path) -> dic
         data["train"] = dataclasses.replace(data["train"], num_missing=whole.num_missing)  # and those of vali
         shutil.rmtree(folder / "whole")
     num_docs = sum(split.num_docs for split in data.values())
+    other = next(
+        (name.partition("/")[0] for name, row in PUBLISHED.items() if row.num_docs == num_docs), None
+    )
+    if other not in (None, config.name):
+        raise ValueError(
+            f"data.dir={config.dir} has the {num_docs} documents of {other}, not those of {config.name}; mend: "
+            f"data={other}"
+        )
     if num_docs != published.num_docs:
         log.warning(
             "%s has %d documents here, %d as published: a part of it, or an altered one",
@@ -304,7 +312,7 @@ def extracted(
 
 def _members(archive: Path) -> Generator[tuple[str, int, Callable[[], IO[bytes]]], None, None]:
     """-> (path, size in bytes, how to open it) of the regular files."""
-    if zipfile.is_zipfile(archive):
+    if archive.suffix.lower() == ".zip" or zipfile.is_zipfile(archive):
         with zipfile.ZipFile(archive) as zipped:
             for info in zipped.infolist():
                 if not info.is_dir():

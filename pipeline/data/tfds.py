@@ -19,6 +19,7 @@ from tensorflow_datasets.ranking.libsvm_ranking_parser import ParserError
 
 from pipeline.artifacts import file_digest, write_json
 from pipeline.config import TFDSData
+from pipeline.config.checks import within_float64
 from pipeline.data.ranking import RankingData
 from pipeline.data.sources import PUBLISHED, Published, is_held_out
 from pipeline.data.writer import RankingWriter
@@ -89,7 +90,12 @@ def prepare(config: TFDSData) -> tfds.core.DatasetBuilder:
         raise ValueError(f"TFDS could not read a line of {config.builder} ({what}); mend: {mend}") from error
     except (tfds.download.DownloadError, ExtractError, tf.errors.OpError, OSError, AssertionError) as error:
         mend = "give it what its documentation names"
-        if published is not None:
+        if published is not None and archive is not None:
+            mend = (
+                f"give {archive} as its publisher has it, with no folder around its files, or leave TFDS out with "
+                f"data={_option_of(published)} data.dir={manual}"
+            )
+        elif published is not None:
             mend = (
                 f"get {published.archives[0]} from {published.page} and put it into {manual}, or leave TFDS out "
                 f"with data={_option_of(published)} data.dir=<the folder with it>"
@@ -103,14 +109,15 @@ def prepare(config: TFDSData) -> tfds.core.DatasetBuilder:
 
 
 def _check_source(builder: tfds.core.DatasetBuilder, archive: Path | None) -> None:
-    """Raises ValueError if the data set was prepared from an archive of another size."""
+    """Raises ValueError if the data set was prepared from another archive."""
     path = Path(builder.data_dir) / "source.json"
     if archive is not None and path.is_file():
-        source = json.loads(path.read_text())
-        if archive.stat().st_size != source["bytes"]:
+        source, found = json.loads(path.read_text()), archive.stat()
+        is_newer = found.st_ctime > path.stat().st_mtime  # else its digest need not be taken again
+        if found.st_size != source["bytes"] or (is_newer and file_digest(archive) != source["sha256"]):
             raise ValueError(
-                f"{archive} has {archive.stat().st_size} bytes, but {builder.data_dir} was prepared from one of "
-                f"{source['bytes']}; mend: remove that folder, to prepare it anew"
+                f"{archive} is not the file that {builder.data_dir} was prepared from; mend: remove that folder, to "
+                "prepare it anew"
             )
 
 
@@ -152,6 +159,7 @@ def read_tfds(config: TFDSData, folder: Path) -> dict[str, RankingData]:
       ValueError: see `prepare`; a value that float32 does not hold; a split is missing.
     """
     builder = prepare(config)
+    _check_missing_value(builder, config)
     names = set(builder.info.splits)
     if not {"train", "test"} <= names:
         raise ValueError(
@@ -179,9 +187,26 @@ def read_tfds(config: TFDSData, folder: Path) -> dict[str, RankingData]:
             writers[target].append(query_id, features, example["label"])
             num_missing[target] += is_missing.sum(0)
     data = {split: writer.finish() for split, writer in writers.items()}
-    if config.missing_value is None:
+    if config.missing_value is None or _written_with(builder) is not None:
         return data
     return {split: dataclasses.replace(data[split], num_missing=num_missing[split]) for split in data}
+
+
+def _written_with(builder: tfds.core.DatasetBuilder) -> float | None:
+    """The missing value that `write_tfds` made 0 already."""
+    options = (builder.info.metadata or {}).get("options", {})
+    return float(options["missing_value"]) if options.get("missing_value", "None") != "None" else None
+
+
+def _check_missing_value(builder: tfds.core.DatasetBuilder, config: TFDSData) -> None:
+    """Raises ValueError where the exported model would not treat it as the data were treated."""
+    written = _written_with(builder)
+    if written is not None and config.missing_value != within_float64(written):
+        raise ValueError(
+            f"data.builder={config.builder} was written with missing_value={written}, data.missing_value="
+            f"{config.missing_value}; mend: data.missing_value={within_float64(written)!r}, so that the exported model "
+            "takes that number for 0, too"
+        )
 
 
 def _examples(builder: tfds.core.DatasetBuilder, split: str) -> Iterator[dict[str, Any]]:
@@ -196,13 +221,13 @@ def _examples(builder: tfds.core.DatasetBuilder, split: str) -> Iterator[dict[st
 def _float32(values: np.ndarray, missing_value: float | None, where: str) -> tuple[np.ndarray, np.ndarray]:
     """-> (the values, with 0 for those that are missing; which these are), both as `values`."""
     # What overflows float64, as Istella's 1.79769313486232e+308, counts as its largest.
-    largest = np.finfo(values.dtype).max
-    values = np.clip(values, -largest, largest)
+    largest = np.finfo(np.float64).max
+    values = np.clip(values.astype(np.float64), -largest, largest)
     is_missing = np.zeros(values.shape, bool)
-    if missing_value is not None:
-        is_missing = np.isclose(values, missing_value, rtol=1e-9, atol=0)
-        values = np.where(is_missing, 0, values)
     with np.errstate(over="ignore"):
+        if missing_value is not None:
+            is_missing = np.abs(values - missing_value) <= 1e-9 * abs(missing_value)
+            values[is_missing] = 0
         features = values.astype(np.float32)
     if not np.isfinite(features).all():
         worst = values[~np.isfinite(features)][0]

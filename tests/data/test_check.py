@@ -70,10 +70,14 @@ def test_features_that_carry_nothing_in_train_and_those_that_are_huge_anywhere(d
 
 def test_many_features_are_counted_and_some_named():
     wide = {
-        split: lists([2], [0, 1], first=first, features=np.zeros((2, 50)))
+        split: lists([2], [0, 1], first=first, features=np.eye(2, 51, 50))
         for split, first in (("train", 0), ("vali", 1), ("test", 2))
     }
-    assert describe(wide)["features"]["empty"] == {"count": 50, "first": list(range(1, 21))}
+    described = describe(wide)
+    assert described["features"]["empty"] == {"count": 50, "first": list(range(1, 21))}
+    assert described["warnings"][-1].startswith("50 of 51 features are always 0 in train: a feature index")
+    half = {split: dataclasses.replace(part, features=part.features[:, 49:]) for split, part in wide.items()}
+    assert not any("always 0" in warning for warning in describe(half)["warnings"])
 
 
 def test_query_ids_that_two_splits_share(data):
@@ -123,6 +127,9 @@ def test_labels_of_many_values_are_a_range(data):
     assert shown(described)["labels"] == ["0 to 7.25", "0 to 4", "0 to 1"]
     data["vali"].labels[1] = 100
     assert "vali has labels up to 100" in describe(data)["warnings"][0]
+    data["train"] = lists([4], np.array([0.3333333, 0.333333, 1234567, 1234568], np.float32))
+    counts = {"0.333333": 1, "0.3333333": 1, "1234567": 1, "1234568": 1}
+    assert describe(data)["splits"]["train"]["labels"] == counts
 
 
 @pytest.mark.parametrize(
@@ -131,6 +138,7 @@ def test_labels_of_many_values_are_a_range(data):
         ("train", {"labels": np.full(8, 2, np.float32)}, "every training label is 2"),
         ("vali", {"labels": np.zeros(2, np.float32)}, "vali has no document with a label > 0"),
         ("test", {"labels": np.array([2, -1, 0], np.float32)}, "test has the label -1"),
+        ("train", {"features": np.full((8, 3), 7, np.float32)}, "every feature is the same throughout train"),
         ("test", {"features": np.ones((3, 4), np.float32)}, "test has 4 features, train has 3"),
         (
             "vali",

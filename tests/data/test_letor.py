@@ -402,6 +402,23 @@ def test_missing_values_are_counted_by_feature(tmp_path, block_bytes, mapped):
         assert data.num_missing.tolist() == [1, 1]
 
 
+def test_a_last_row_without_a_newline_is_warned_of(tmp_path, caplog):
+    for text, line in ((GOOD, None), (GOOD + b"# end", None), (GOOD + b"1 qid:b 3:4", 4), (GOOD.rstrip(), 3)):
+        for block_bytes in (1, 1000):
+            caplog.clear()
+            read(tmp_path, text, block_bytes=block_bytes)
+            told = f"file.txt:{line}: the last row has no newline; is the file whole?"
+            assert [record.message.endswith(told) for record in caplog.records] == [True] * (line is not None)
+
+
+@pytest.mark.parametrize("module", [bz2, lzma, gzip])
+@pytest.mark.parametrize("padding", [0, 4, 1 << 16, 300_000])
+def test_padding_between_and_behind_streams(tmp_path, module, padding):
+    zeros = b"\0" * padding
+    parts = [module.compress(GOOD) + zeros, module.compress(b"1 qid:c 1:1\n") + zeros]
+    assert read(tmp_path, b"".join(parts)).query_ids.tolist() == ["a", "b", "c"]
+
+
 def test_group_sizes(tmp_path):
     sizes = write(tmp_path, "2\n\n 1\r\n", "file.query")
     text = GOOD.replace(b" qid:a", b"").replace(b" qid:b", b"")

@@ -1,5 +1,6 @@
 """Published data sets, from small archives of the publishers' layouts."""
 
+import dataclasses
 import io
 import lzma
 import tarfile
@@ -172,6 +173,19 @@ def test_the_archive_of_another_set_is_refused_by_its_name(given, tmp_path):
             locate(config)
     pack(tmp_path, "ltrc_yahoo.tgz", texts("yahoo"))
     assert locate(YahooData(dir=str(tmp_path / "ltrc_yahoo.tgz"), set=2)).files["train"] == "set2.train.txt"
+
+
+def test_the_documents_of_another_set_are_refused_by_their_number(tmp_path, monkeypatch):
+    pack(tmp_path, "my.tar.gz", {f"sample/{split}.txt": lines(0, 3, 220) for split in SPLITS})
+    config = IstellaXData(dir=str(tmp_path / "my.tar.gz"))
+    assert read(config, tmp_path / "out")["vali"].num_docs == 9
+    small = dataclasses.replace(sources_module.PUBLISHED["istella_s"], num_docs=27)
+    monkeypatch.setitem(sources_module.PUBLISHED, "istella_s", small)
+    with pytest.raises(
+        ValueError, match="has the 27 documents of istella_s, not those of istella_x; mend: data=istella_s"
+    ):
+        read(config, tmp_path / "out")
+    read(IstellaSData(dir=str(tmp_path / "my.tar.gz")), tmp_path / "out")
 
 
 def test_nothing_there_says_where_to_get_it_and_where_to_put_it(tmp_path):

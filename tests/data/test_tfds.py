@@ -111,8 +111,9 @@ def test_yahoo_is_read_from_either_of_its_archives(tmp_path):
 def test_an_archive_of_another_layout_or_a_damaged_one(tmp_path):
     manual = tmp_path / "downloads" / "manual"
     manual.mkdir(parents=True)
-    pack(manual, "MSLR-WEB10K.zip", {"train.txt": "0 qid:1 1:1\n"})
-    with pytest.raises(ValueError, match="could not prepare mslr_web/10k_fold1"):
+    pack(manual, "MSLR-WEB10K.zip", {"top/Fold1/train.txt": "0 qid:1 1:1\n"})
+    mend = r"mend: give .*zip as its publisher has it, with no folder around .* data=mslr_web10k data\.dir="
+    with pytest.raises(ValueError, match=f"could not prepare mslr_web/10k_fold1.*{mend}"):
         prepare(TFDSData(builder="mslr_web/10k_fold1", data_dir=str(tmp_path)))
     (manual / "istella-X.tar.gz").write_bytes(b"no archive")
     with pytest.raises(ValueError, match="could not prepare istella/x"):
@@ -228,8 +229,59 @@ def test_another_archive_is_not_taken_for_the_one_before(tmp_path):
     pack(manual, "MSLR-WEB10K.zip", texts("mslr_web10k"))
     assert by_id(read(config, tmp_path / "out")["train"])["3"] == (features([3], 136).tolist(), [0, 1, 2])
     pack(manual, "MSLR-WEB10K.zip", texts("mslr_web10k") | {"Fold1/train.txt": lines(50, 2, 136)})
-    with pytest.raises(ValueError, match="was prepared from one of"):
+    with pytest.raises(ValueError, match=r"is not the file that .* was prepared from"):
         prepare(config)
+
+
+def test_an_archive_of_the_same_size_is_told_by_its_digest(tmp_path):
+    manual = tmp_path / "downloads" / "manual"
+    manual.mkdir(parents=True)
+    config = TFDSData(builder="istella/x", data_dir=str(tmp_path))
+    archive = pack(
+        manual, "istella-X.tar.gz", dict.fromkeys(["train.txt", "vali.txt", "test.txt"], lines(0, 3, 220))
+    )
+    prepare(config)
+    archive.touch()
+    prepare(config)
+    whole = archive.read_bytes()
+    archive.write_bytes(whole[:-9] + b"x" + whole[-8:])
+    with pytest.raises(ValueError, match=r"is not the file that .* was prepared from"):
+        prepare(config)
+    archive.write_bytes(whole)
+    prepare(config)
+
+
+@pytest.mark.parametrize("missing", [float(np.finfo(np.float64).max), -1e300, 1e39, 5.0])
+def test_missing_values_of_float32_features(written, tmp_path, missing):
+    """Letor's own are float32; a number that these do not hold is none of them."""
+    _, data_dir = written
+    data = read(
+        TFDSData(builder="letor/mine", data_dir=str(data_dir), missing_value=missing), tmp_path / "out"
+    )
+    expected = features([3], 5)
+    expected[expected == missing] = 0
+    assert by_id(data["train"])["3"][0] == expected.tolist()
+    assert (sum(part.num_missing.sum() for part in data.values()) > 0) == (missing == 5)
+
+
+def test_a_missing_value_of_write_tfds_is_the_run_s_too(tmp_path):
+    path = tmp_path / "file.txt"
+    path.write_text(lines(0, 3, 5).replace(" 2:2.0 ", " 2:1.79769313486232e+308 "))
+    files = dict.fromkeys(SPLITS, path)  # one file needs no list
+    write_tfds(
+        files, name="m", num_features=5, data_dir=tmp_path, missing_value=float("1.79769313486232e+308")
+    )
+    config = TFDSData(builder="letor/m", data_dir=str(tmp_path))
+    with pytest.raises(
+        ValueError, match=r"data\.missing_value=None; mend: data\.missing_value=1\.79769313486231"
+    ):
+        read(config, tmp_path / "out")
+    config = TFDSData(builder="letor/m", data_dir=str(tmp_path), missing_value=float("1.79769313486232e+308"))
+    data = read(config, tmp_path / "out")
+    assert by_id(data["vali"])["0"][0][0] == [1, 0, 3, 4, 5]
+    assert data["vali"].num_missing is None  # they were counted by nobody
+    with pytest.raises(ValueError, match=r"splits \['training'\]; mend: name them train, vali and test"):
+        write_tfds({"training": path}, name="n", num_features=5, data_dir=tmp_path)
 
 
 def test_array_record_is_read_too_and_a_validation_split_is_held_out(written, tmp_path):
