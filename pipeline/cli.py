@@ -201,6 +201,9 @@ def _run(config: Config) -> None:
                 result = run()
                 log.info(ENDED)
         except Interrupted as stopped:
+            signal.signal(
+                signal.SIGTERM, signal.SIG_IGN
+            )  # of a scheduler that tells one worker after another
             log.warning("%s", stopped)
             raise SystemExit(INTERRUPTED) from None
     from pipeline.evaluation import terminal_table

@@ -39,7 +39,7 @@ from pipeline.tracking import Trackers, events_folder, open_trackers, track_epoc
 from pipeline.training.fit import MONITOR, choose_jit, fit, load_history, load_weights
 from pipeline.training.signals import Interrupted
 from pipeline.training.step import ListLoss, label_loss
-from pipeline.training.strategy import is_chief, make_strategy, share_cores
+from pipeline.training.strategy import any_worker, is_chief, make_strategy, share_cores
 
 __all__ = ["Interrupted", "Run"]
 
@@ -78,6 +78,7 @@ class Run:
         self.seconds: dict[str, float] = {}
         self.tracking = Trackers()  # those of the options while the run is called
         self._tracked: set[str] = set()  # models whose curves are there
+        self._joined: set[str] = set()  # models that all workers have trained, or found
         # What is wrong with these options shows before anything is made.
         choose_jit(config.train.jit, self.strategy)
         check_formats(config.export)
@@ -211,11 +212,13 @@ class Run:
                 profile_to=events_folder(config.run_dir) / model if self.chief else None,
             )
 
-        if not self.chief:  # trains along, but keeps nothing; the chief holds the lock
-            folder = self.store.path("student", key)
-            if not folder.exists():
+        if model not in self._joined:  # all come here at the same time, and the chief once more later
+            self._joined.add(model)
+            lacking = any_worker(self.strategy, self.chief and not self.store.is_whole("student", key))
+            if lacking and not self.chief:  # trains along, but keeps nothing; the chief holds the lock
                 make(self.store.work_path("student", key))
-            return folder
+        if not self.chief:
+            return self.store.path("student", key)
         folder = self.store.get("student", key, make)
         if model not in self._tracked:  # made by another run: its curves belong here too
             self._tracked.add(model)

@@ -11,6 +11,7 @@ import weakref
 
 import numpy as np
 import tensorflow as tf
+from tensorflow.python.data.ops import multi_device_iterator_ops
 
 from pipeline.data.ranking import RankingData
 
@@ -190,8 +191,22 @@ class PackedBatches:
             .map(load, num_parallel_calls=self.threads)
             .prefetch(2 * len(replicas))
         )
+        dataset = _untuned(dataset)
         dataset.batches = self  # lives as long as the data set and its iterators
         return dataset
+
+
+def _untuned(dataset: tf.data.Dataset) -> tf.data.Dataset:
+    """Without TensorFlow's thread that tunes buffers: it now and then misses that it shall end, and sleeps on for up to
+    a minute, which the end of the iterator waits for."""
+    options = tf.data.Options()
+    options.autotune.enabled = False
+    return dataset.with_options(options)
+
+
+_to_device = multi_device_iterator_ops._create_device_dataset
+# What hands the batches to the devices: its options are not to be had otherwise.
+multi_device_iterator_ops._create_device_dataset = lambda *args, **named: _untuned(_to_device(*args, **named))
 
 
 def _multiple_of_8(number: int) -> int:

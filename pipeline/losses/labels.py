@@ -28,6 +28,7 @@ from pipeline.losses.lists import (
     reduce_lists,
     take,
 )
+from pipeline.noise import random_bits, uniform
 
 GAINS = ("label", "exponential")
 
@@ -97,8 +98,8 @@ def list_mle(
 def drawn_order(labels: Tensor, mask: Tensor, seed: Any, list_ids: Any) -> Tensor:
     """The slots of each list by falling label, int32 [B, n]; equal ones as drawn, padding last."""
     list_ids = tf.range(tf.shape(mask)[0]) if list_ids is None else list_ids
-    lots = plackett_luce.random_bits(seed, list_ids, [0], tf.range(tf.shape(mask)[1]))[:, 0]
-    order = descending(plackett_luce.uniform(lots, tf.float32), mask)
+    lots = random_bits(seed, list_ids, [0], tf.range(tf.shape(mask)[1]))[:, 0]
+    order = descending(uniform(lots, tf.float32), mask)
     return take(order, descending(take(labels, order), take(mask, order)))
 
 

@@ -15,6 +15,7 @@ import tensorflow as tf
 
 from pipeline.losses import plackett_luce
 from pipeline.losses.lists import Tensor, as_lists, count, descending, log_softmax, one_of, reduce_lists, take
+from pipeline.noise import random_bits, uniform
 
 TOP_LOSSES = ("logistic", "mse", "softmax")
 NEGATIVES = ("uniform", "hard")
@@ -154,8 +155,8 @@ def _top_and_negatives(
     is_rest = take(mask, rest)
     if negatives == "uniform" and num_negatives is not None:
         list_ids = tf.range(tf.shape(mask)[0]) if list_ids is None else list_ids
-        noise = plackett_luce.random_bits(seed, list_ids, [0], tf.range(tf.shape(mask)[1]))[:, 0]
-        lot = take(plackett_luce.uniform(noise, tf.float32), rest)
+        bits = random_bits(seed, list_ids, [0], tf.range(tf.shape(mask)[1]))[:, 0]
+        lot = take(uniform(bits, tf.float32), rest)
         rest = take(rest, tf.argsort(tf.where(is_rest, lot, 2.0), axis=1))
     rest = rest if num_negatives is None else rest[:, :num_negatives]
     return (top, take(mask, top)), (rest, take(mask, rest))

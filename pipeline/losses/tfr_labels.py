@@ -25,10 +25,10 @@ from typing import Any
 
 import tensorflow as tf
 
-from pipeline.losses import plackett_luce
 from pipeline.losses.labels import drawn_order
 from pipeline.losses.lists import Tensor, as_lists, reduce_lists, take
 from pipeline.losses.tfr_compat import load_tfr
+from pipeline.noise import exponential, random_bits
 
 # Of tfr.keras.losses.RankingLossKey, less "_loss"; written out, since tfr is imported when one is asked for.
 KEYS = (
@@ -80,8 +80,8 @@ def tfr_loss(
     elif key in _SAMPLED:
         num_samples = _SAMPLE_SIZE
         list_ids = tf.range(num_lists) if list_ids is None else list_ids
-        bits = plackett_luce.random_bits(seed, list_ids, tf.range(num_samples), tf.range(size))
-        noise = -tf.math.log(plackett_luce.exponential(bits, tf.float32))
+        bits = random_bits(seed, list_ids, tf.range(num_samples), tf.range(size))
+        noise = -tf.math.log(exponential(bits, tf.float32))
         labels, student, mask = (tf.repeat(x, num_samples, axis=0) for x in (labels, student, mask))
         student += tf.reshape(noise, tf.shape(student))
         call = super(type(loss), loss).__call__  # which these two call with their own noise

@@ -9,13 +9,17 @@ import tensorflow as tf
 import tf_keras as keras
 
 from pipeline.models.layout import Layout
+from pipeline.noise import bits_of_docs, uniform
 
 _MOMENTUM = 0.9  # of batch norm's moving averages, for each step: a few epochs of a small data set must do
 _EPSILON = 1e-3  # added to its variances, as in Keras
 
 
 class _Noise(keras.layers.Layer):
-    """A layer whose noise is a function of (seed, number of calls, replica), so that a resumed run repeats it."""
+    """A layer whose noise is a function of (seed, number of calls, list, place in the list, unit).
+
+    So it is the same on any number of replicas, and a resumed run repeats it.
+    """
 
     def __init__(self, seed: int) -> None:
         super().__init__()
@@ -29,13 +33,12 @@ class _Noise(keras.layers.Layer):
             aggregation=tf.VariableAggregation.ONLY_FIRST_REPLICA,
         )
 
-    def next_seed(self) -> tf.Tensor:
-        """int64 [2]."""
-        context = tf.distribute.get_replica_context()
-        replica = context.replica_id_in_sync_group if context is not None else 0
-        seed = tf.stack([self.seed + 1_000_003 * tf.cast(replica, tf.int64), self.calls])
+    def next_bits(self, inputs: tf.Tensor, layout: Layout | None) -> tf.Tensor:
+        """uint32 [D, C] for inputs [D, C]."""
+        layout = Layout.one_list(inputs) if layout is None else layout
+        bits = bits_of_docs(tf.stack([self.seed, self.calls]), *layout.places, inputs.shape[1])
         self.calls.assign_add(1)
-        return seed
+        return bits
 
 
 class Dropout(_Noise):
@@ -50,12 +53,11 @@ class Dropout(_Noise):
         super().__init__(seed)
         self.rate = rate
 
-    def call(self, inputs: tf.Tensor, training: bool = False) -> tf.Tensor:
+    def call(self, inputs: tf.Tensor, layout: Layout | None = None, training: bool = False) -> tf.Tensor:
         if not training:
             return inputs
-        return tf.nn.experimental.stateless_dropout(
-            inputs, self.rate, seed=self.next_seed(), rng_alg="philox"
-        )
+        kept = self.next_bits(inputs, layout) >= tf.constant(round(self.rate * 2**32), tf.uint32)
+        return tf.where(kept, inputs * (1 / (1 - self.rate)), tf.zeros([], inputs.dtype))
 
 
 class GaussianNoise(_Noise):
@@ -70,13 +72,11 @@ class GaussianNoise(_Noise):
         super().__init__(seed)
         self.deviation = deviation
 
-    def call(self, inputs: tf.Tensor, training: bool = False) -> tf.Tensor:
+    def call(self, inputs: tf.Tensor, layout: Layout | None = None, training: bool = False) -> tf.Tensor:
         if not training:
             return inputs
-        noise = tf.random.stateless_normal(
-            tf.shape(inputs), self.next_seed(), dtype=inputs.dtype, alg="philox"
-        )
-        return inputs + self.deviation * noise
+        noise = tf.math.ndtri(uniform(self.next_bits(inputs, layout), tf.float32))
+        return inputs + tf.cast(self.deviation * noise, inputs.dtype)
 
 
 class BatchNorm(keras.layers.Layer):
@@ -105,13 +105,13 @@ class BatchNorm(keras.layers.Layer):
         self.moving_mean = self.add_weight(name="moving_mean", initializer="zeros", **moving)
         self.moving_variance = self.add_weight(name="moving_variance", initializer="ones", **moving)
 
-    def call(self, x: tf.Tensor, is_document: tf.Tensor | None = None, training: bool = False) -> tf.Tensor:
-        """[D, C] -> [D, C]; what is no document, bool [D], is in no statistic."""
+    def call(self, x: tf.Tensor, layout: Layout | None = None, training: bool = False) -> tf.Tensor:
+        """[D, C] -> [D, C]; what only pads is in no statistic."""
         mean, variance = self.moving_mean, self.moving_variance
         if training:
             weights = tf.ones_like(x[:, :1])
-            if is_document is not None:
-                weights *= tf.cast(is_document, tf.float32)[:, tf.newaxis]
+            if layout is not None:
+                weights *= tf.cast(layout.is_document, tf.float32)[:, tf.newaxis]
             num_docs = _sum_over_replicas(tf.reduce_sum(weights))
             mean = _sum_over_replicas(tf.reduce_sum(weights * x, 0)) / num_docs
             variance = _sum_over_replicas(tf.reduce_sum(weights * tf.square(x - mean), 0)) / num_docs
@@ -204,7 +204,7 @@ class ListAttention(keras.layers.Layer):
         mixed = layout.to_docs(tf.reshape(mixed, tf.concat([tf.shape(lists)[:2], [width]], 0)))
         y = self.output_projection(mixed)
         if self.dropout is not None:
-            y = self.dropout(y, training=training)
+            y = self.dropout(y, layout, training=training)
         return self.norm(tf.cast(x, tf.float32) + tf.cast(y, tf.float32))
 
 
@@ -241,8 +241,8 @@ class Tower(keras.layers.Layer):
             self.blocks.append(block)
             self.width = units
 
-    def call(self, x: tf.Tensor, is_document: tf.Tensor | None, training: bool = False) -> tf.Tensor:
-        return self._apply([layer for block in self.blocks for layer in block], x, is_document, training)
+    def call(self, x: tf.Tensor, layout: Layout | None, training: bool = False) -> tf.Tensor:
+        return self._apply([layer for block in self.blocks for layer in block], x, layout, training)
 
     def split_first(self) -> tuple[keras.layers.Dense, Callable[[tf.Tensor], tf.Tensor]]:
         """The first dense layer, and what the others make of its output when they score."""
@@ -251,13 +251,8 @@ class Tower(keras.layers.Layer):
 
     @staticmethod
     def _apply(
-        layers: list[keras.layers.Layer], x: tf.Tensor, is_document: tf.Tensor | None, training: bool
+        layers: list[keras.layers.Layer], x: tf.Tensor, layout: Layout | None, training: bool
     ) -> tf.Tensor:
         for layer in layers:
-            if isinstance(layer, BatchNorm):
-                x = layer(x, is_document, training=training)
-            elif isinstance(layer, Dropout):
-                x = layer(x, training=training)
-            else:
-                x = layer(x)
+            x = layer(x, layout, training=training) if isinstance(layer, BatchNorm | Dropout) else layer(x)
         return x

@@ -16,11 +16,13 @@ class Layout(NamedTuple):
       slot: int32 [D]: row * L + column of a document; B * L or more for one that only pads.
       sizes: int32 [B]: documents of each list; they stand one list after another.
       list_size: L, at least the longest list; a Python number where shapes must be static.
+      list_ids: integers [B] that noise is drawn by; None: 0, 1, ...
     """
 
     slot: tf.Tensor
     sizes: tf.Tensor
     list_size: Any
+    list_ids: tf.Tensor | None = None
 
     @staticmethod
     def of_sizes(sizes: tf.Tensor) -> Layout:
@@ -42,17 +44,24 @@ class Layout(NamedTuple):
         return self.slot < tf.size(self.sizes) * self.list_size
 
     @property
+    def places(self) -> tuple[tf.Tensor, tf.Tensor]:
+        """The list id and the place in its list of each document, int32 [D] both; of padding anything."""
+        list_size = tf.maximum(self.list_size, 1)  # of a replica without lists it may be 0
+        row = tf.minimum(self.slot // list_size, tf.size(self.sizes) - 1)
+        return row if self.list_ids is None else tf.gather(self.list_ids, row), self.slot % list_size
+
+    @property
     def mask(self) -> tf.Tensor:
         """bool [B, L]."""
         return tf.range(self.list_size) < self.sizes[:, tf.newaxis]
 
     def to_lists(self, docs: tf.Tensor) -> tf.Tensor:
         """[D, ...] -> [B, L, ...], zeros in empty slots."""
-        return to_lists(docs, *self)[0]
+        return to_lists(docs, self.slot, self.sizes, self.list_size)[0]
 
     def to_docs(self, lists: tf.Tensor) -> tf.Tensor:
         """[B, L, ...] -> [D, ...], zeros for documents that only pad."""
-        return to_docs(lists, *self)
+        return to_docs(lists, self.slot, self.sizes, self.list_size)
 
     def narrow(self) -> Layout:
         """The same lists in as few slots as the longest of this batch needs.
@@ -63,4 +72,4 @@ class Layout(NamedTuple):
             return self
         list_size = tf.reduce_max(self.sizes)
         row, column = self.slot // self.list_size, self.slot % self.list_size
-        return Layout(row * list_size + column, self.sizes, list_size)
+        return self._replace(slot=row * list_size + column, list_size=list_size)

@@ -68,16 +68,13 @@ class _Network(Scorer):
 
     def call(self, features: tf.Tensor, layout: Layout | None = None, training: bool = False) -> tf.Tensor:
         x = features
-        is_document = None if layout is None else layout.is_document
         if self.input_norm is not None:
-            x = self.input_norm(x, is_document, training=training)
+            x = self.input_norm(x, layout, training=training)
         if self.noise is not None:
-            x = self.noise(x, training=training)
-        return tf.squeeze(self.head(self.hidden(x, layout, is_document, training)), -1)
+            x = self.noise(x, layout, training=training)
+        return tf.squeeze(self.head(self.hidden(x, layout, training)), -1)
 
-    def hidden(
-        self, x: tf.Tensor, layout: Layout | None, is_document: tf.Tensor | None, training: bool
-    ) -> tf.Tensor:
+    def hidden(self, x: tf.Tensor, layout: Layout | None, training: bool) -> tf.Tensor:
         """[D, F] -> [D, C]."""
         raise NotImplementedError  # of each scorer
 
@@ -88,10 +85,8 @@ class MLPScorer(_Network):
         self.tower = self.make_tower(config, num_features, seeds)
         self.make_head(self.tower.width, seeds)
 
-    def hidden(
-        self, x: tf.Tensor, layout: Layout | None, is_document: tf.Tensor | None, training: bool
-    ) -> tf.Tensor:
-        return self.tower(x, is_document, training=training)
+    def hidden(self, x: tf.Tensor, layout: Layout | None, training: bool) -> tf.Tensor:
+        return self.tower(x, layout, training=training)
 
     def split_first(self) -> tuple[keras.layers.Dense, Callable[[tf.Tensor], tf.Tensor]] | None:
         if self.input_norm is not None:
@@ -109,13 +104,11 @@ class DCNScorer(_Network):
         self.tower = self.make_tower(config, num_features, seeds)
         self.make_head(self.tower.width, seeds)
 
-    def hidden(
-        self, x: tf.Tensor, layout: Layout | None, is_document: tf.Tensor | None, training: bool
-    ) -> tf.Tensor:
+    def hidden(self, x: tf.Tensor, layout: Layout | None, training: bool) -> tf.Tensor:
         x0 = x
         for layer in self.cross:
             x = layer(x0, x)
-        return self.tower(x, is_document, training=training)
+        return self.tower(x, layout, training=training)
 
 
 class AttentionScorer(_Network):
@@ -138,15 +131,13 @@ class AttentionScorer(_Network):
         self.latent = dense(width, self.tower.width, seeds)
         self.make_head(self.tower.width, seeds)
 
-    def hidden(
-        self, x: tf.Tensor, layout: Layout | None, is_document: tf.Tensor | None, training: bool
-    ) -> tf.Tensor:
+    def hidden(self, x: tf.Tensor, layout: Layout | None, training: bool) -> tf.Tensor:
         layout = Layout.one_list(x) if layout is None else layout.narrow()
         context = self.embedding(x)
         for layer in self.attention:
             context = layer(context, layout, training=training)
         latent = self.latent(context)
-        return tf.cast(self.tower(x, is_document, training=training), latent.dtype) * (1.0 + latent)
+        return tf.cast(self.tower(x, layout, training=training), latent.dtype) * (1.0 + latent)
 
 
 def make_network(config: LinearStudent | NetworkConfig, num_features: int, *, seed: int) -> Scorer:

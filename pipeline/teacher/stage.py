@@ -39,7 +39,7 @@ from pipeline.teacher.run_file import read_scores
 from pipeline.teacher.saved_model import SavedModel
 from pipeline.teacher.scores import zscore
 from pipeline.training.step import label_loss
-from pipeline.training.strategy import is_chief
+from pipeline.training.strategy import any_worker, is_chief
 
 log = logging.getLogger(__name__)
 
@@ -172,7 +172,9 @@ class TeacherStage:
 
             return LambdaMART(self.store.get("teacher", self.model_key, make))
         if isinstance(config, MLPTeacher | AttentionTeacher):
-            return NeuralTeacher(config, self._trained(), Transform.load(data.features_folder))
+            assert self.model_key is not None
+            trained = self.store.get("teacher", self.model_key, self._train)
+            return NeuralTeacher(config, trained, Transform.load(data.features_folder))
         path, signature = self._model_path()
         num_parameters = None
         if isinstance(config, StudentTeacher):
@@ -184,27 +186,30 @@ class TeacherStage:
             )
         return SavedModel(path, signature, data.splits["train"].num_features, num_parameters=num_parameters)
 
-    def _trained(self) -> Path:
-        config, data, key = self.config, self.data, self.model_key
+    def _train(self, folder: Path) -> None:
+        config, data = self.config, self.data
         assert isinstance(config, MLPTeacher | AttentionTeacher)
+        fit_network(
+            config,
+            data.transformed("train"),
+            data.transformed("vali"),
+            self.train,
+            self.strategy,
+            folder,
+            chief=is_chief(self.strategy),
+            on_epoch=lambda row: self.progress.epoch(self.label, row, config.epochs),
+        )
+
+    def _train_together(self) -> None:
+        """All workers come here at the same time; then one of them scores."""
+        key, chief = self.model_key, is_chief(self.strategy)
         assert key is not None
-        chief = is_chief(self.strategy)
-
-        def make(folder: Path) -> None:
-            fit_network(
-                config,
-                data.transformed("train"),
-                data.transformed("vali"),
-                self.train,
-                self.strategy,
-                folder,
-                chief=chief,
-                on_epoch=lambda row: self.progress.epoch(self.label, row, config.epochs),
-            )
-
-        if not chief and not self.store.path("teacher", key).exists():
-            make(self.store.work_path("teacher", key))  # trains along; the chief, who has the lock, keeps it
-        return self.store.get("teacher", key, make)
+        lacks = not self.store.is_whole("scores", self.scores_key) and not self.store.is_whole("teacher", key)
+        if any_worker(self.strategy, chief and lacks):
+            if chief:
+                self.store.get("teacher", key, self._train)
+            else:
+                self._train(self.store.work_path("teacher", key))  # the chief, who has the lock, keeps it
 
     # ---------------------------------------------------------------------------------------------- scores
 
@@ -213,9 +218,8 @@ class TeacherStage:
         """Raw scores of each split."""
         for member in self.members:
             _ = member.scores_folder
-        is_network = isinstance(self.config, MLPTeacher | AttentionTeacher)
-        if is_network and not self.store.path("scores", self.scores_key).exists():
-            _ = self._trained()  # all workers train it together; then one of them scores
+        if isinstance(self.config, MLPTeacher | AttentionTeacher):
+            self._train_together()
 
         def make(folder: Path) -> None:
             for split, data in self.data.splits.items():

@@ -28,6 +28,7 @@ from pipeline.training.optimizer import FusedAdam
 from pipeline.training.profile import Profile
 from pipeline.training.signals import Interrupted, between_steps
 from pipeline.training.step import ListLoss, TrainingStep
+from pipeline.training.strategy import any_worker, lost_workers_named, sum_over_replicas
 
 log = logging.getLogger(__name__)
 
@@ -49,8 +50,10 @@ class _Epochs(keras.callbacks.Callback):
         on_epoch: Callable[[dict[str, Any]], None],
         chief: bool,
         signals: list[int],
+        strategy: tf.distribute.Strategy,
     ) -> None:
         super().__init__()
+        self.strategy = strategy
         self.batches, self.vali, self.patience = batches, vali, config.patience
         self.rate = _learning_rate(config, batches.steps_per_epoch)
         self.folder, self.on_epoch, self.chief, self.signals = folder, on_epoch, chief, signals
@@ -62,32 +65,63 @@ class _Epochs(keras.callbacks.Callback):
         self._supports_tf_logs = True  # else Keras waits for every step's logs
 
     def resume(self) -> None:
-        """Takes up a checkpoint, if there is one."""
-        path = self.folder / _CHECKPOINT
-        if not path.is_file():
-            return
-        try:
-            arrays, extra = checkpoint.load_arrays(path)
-            if extra["best_epoch"]:
-                checkpoint.load_arrays(self.folder / _BEST)
-        except (checkpoint.DamagedError, FileNotFoundError) as error:
-            log.warning("%s; removed, training begins anew", error)
-            path.unlink()
+        """Takes up a checkpoint, if there is one.
+
+        Raises:
+          ConfigError: not all workers have the same one.
+        """
+        arrays = self._load()
+        self._check_start()
+        if arrays is None:
             return
         checkpoint.assign(self.model.state(), arrays)
-        self.history, self.best_epoch, self.step = extra["history"], extra["best_epoch"], extra["step"]
-        self.best = self.history[self.best_epoch - 1]["vali"][MONITOR] if self.best_epoch else -np.inf
         if self.step:
             self.saved_metrics = checkpoint.values_of(self._metric_variables())
         log.info("going on after epoch %d, step %d, of an interrupted run", len(self.history), self.step)
         for row in self.history:
             self.on_epoch(row)
 
+    def _load(self) -> list[np.ndarray] | None:
+        path = self.folder / _CHECKPOINT
+        if not path.is_file():
+            return None
+        try:
+            arrays, extra = checkpoint.load_arrays(path)
+            if extra["best_epoch"]:
+                checkpoint.load_arrays(self.folder / _BEST)
+        except (checkpoint.DamagedError, FileNotFoundError) as error:
+            log.warning("%s; removed, training begins anew", error)
+            if self.chief:
+                path.unlink()
+            return None
+        self.history, self.best_epoch, self.step = extra["history"], extra["best_epoch"], extra["step"]
+        self.best = self.history[self.best_epoch - 1]["vali"][MONITOR] if self.best_epoch else -np.inf
+        return arrays
+
     def save(self) -> None:
         state = checkpoint.values_of(self.model.state())  # by all workers: it sums metrics over them
         if self.chief:
             extra = {"history": self.history, "best_epoch": self.best_epoch, "step": self.step}
             checkpoint.save_arrays(self.folder / _CHECKPOINT, state, extra)
+
+    @property
+    def done(self) -> int:
+        """Steps."""
+        return len(self.history) * self.batches.steps_per_epoch + self.step
+
+    def _check_start(self) -> None:
+        """All workers raise ConfigError unless all start from the same step."""
+        chiefs = sum_over_replicas(self.strategy, int(self.chief))
+        of_chief = sum_over_replicas(self.strategy, self.done if self.chief else 0) // chiefs
+        if any_worker(self.strategy, self.done != of_chief):
+            raise ConfigError(
+                f"the workers do not go on from one checkpoint (here step {self.done}, the chief's {of_chief}); "
+                "mend: give all the same cache_dir"
+            )
+
+    def is_told(self) -> bool:
+        """Whether this worker, or another one, had a signal: all stop at the same step. All ask at the same steps."""
+        return any_worker(self.strategy, bool(self.signals))
 
     @property
     def exhausted(self) -> bool:
@@ -108,7 +142,7 @@ class _Epochs(keras.callbacks.Callback):
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         self.step = self.first_step + batch + 1
-        if self.signals and self.step < self.batches.steps_per_epoch:
+        if self.step < self.batches.steps_per_epoch and self.is_told():
             self._check_finite()  # else the checkpoint before would be lost
             self.save()
             raise Interrupted(
@@ -144,7 +178,7 @@ class _Epochs(keras.callbacks.Callback):
                 checkpoint.save_arrays(self.folder / _BEST, weights, {})
         self.save()
         self.on_epoch(row)
-        if self.signals:
+        if self.is_told():
             raise Interrupted(f"stopped after epoch {epoch + 1}; run again to go on")
         if self.exhausted:
             self.model.stop_training = True
@@ -165,8 +199,9 @@ class _Epochs(keras.callbacks.Callback):
         raise FloatingPointError(
             f"the loss is not finite in epoch {epoch + 1}, step {position + 1}, on queries {', '.join(queries[:8])}"
             f"{', ...' if len(queries) > 8 else ''}; likely causes: train.learning_rate is too large, the "
-            "teacher's scores of these queries have a huge range (mend: teacher.scores.cap), or "
-            "loss.label_loss=tfr_list_mle with scores 60 apart (mend: list_mle); the checkpoint before stays"
+            "teacher's scores of these queries have a huge range (mend: teacher.scores.cap), "
+            "loss.label_loss=tfr_list_mle with scores 60 apart (mend: list_mle), or train.precision=float16 with more "
+            "than 65504 (mend: bfloat16); the checkpoint before stays"
         )
 
 
@@ -256,8 +291,8 @@ def fit(
     Raises:
       ConfigError: train.jit or train.profile does not fit this training.
       FloatingPointError: the loss is not finite; names step and queries. The checkpoint of the epoch before stays.
-      Interrupted: SIGTERM came (the checkpoint is of the step at which training stopped), or another worker is
-        gone (it is of the last epoch).
+      Interrupted: SIGTERM came, to this or another worker (the checkpoint is of the step at which all stopped), or
+        another worker is gone (it is of the last epoch).
       KeyboardInterrupt: Ctrl-C, likewise.
     """
     if _is_finished(folder):  # killed between the end of training and the end of the artifact
@@ -275,7 +310,7 @@ def fit(
     )
     steps = batches.steps_per_epoch
     signals: list[int] = []
-    with between_steps(signals, strategy), strategy.scope():
+    with lost_workers_named(strategy), between_steps(signals, strategy), strategy.scope():
         with _precision(config.precision):
             scorer = build()
             batches = dataclasses.replace(batches, num_chunks=_num_chunks(scorer, batches))
@@ -287,30 +322,28 @@ def fit(
             steps_per_execution=1 if config.profile else min(_STEPS_PER_CALL, steps),
         )
         model.optimizer.build(model.scorer.trainable_variables)
-        epochs = _Epochs(batches, vali, config, folder, on_epoch, chief, signals)
+        epochs = _Epochs(batches, vali, config, folder, on_epoch, chief, signals, strategy)
         epochs.set_model(model)
         epochs.resume()
 
     def dataset(context: tf.distribute.InputContext) -> tf.data.Dataset:
         local = num_replicas // context.num_input_pipelines
         first = context.input_pipeline_id * local
-        return batches.dataset(len(epochs.history) * steps + epochs.step, range(first, first + local))
+        return batches.dataset(epochs.done, range(first, first + local))
 
-    done = len(epochs.history) * steps + epochs.step
-    profiled = Profile(config.profile, profile_to, num_steps=config.epochs * steps, done=done)
-    with between_steps(signals, strategy), profiled:
+    profiled = Profile(config.profile, profile_to, num_steps=config.epochs * steps, done=epochs.done)
+    with lost_workers_named(strategy), between_steps(signals, strategy), profiled:
         while len(epochs.history) < config.epochs and not epochs.exhausted:
             # An interrupted epoch is finished by a call of its own: steps_per_epoch holds for all of a call.
             rest = config.epochs if epochs.step == 0 else len(epochs.history) + 1
-            with _lost_workers_named(strategy):
-                model.fit(
-                    strategy.distribute_datasets_from_function(dataset),
-                    steps_per_epoch=steps - epochs.step,
-                    initial_epoch=len(epochs.history),
-                    epochs=rest,
-                    verbose=0,
-                    callbacks=[profiled, epochs],  # epochs may end training with an error
-                )
+            model.fit(
+                strategy.distribute_datasets_from_function(dataset),
+                steps_per_epoch=steps - epochs.step,
+                initial_epoch=len(epochs.history),
+                epochs=rest,
+                verbose=0,
+                callbacks=[profiled, epochs],  # epochs may end training with an error
+            )
     if chief:
         write_json(folder / _HISTORY, {"best_epoch": epochs.best_epoch, "epochs": epochs.history})
         (folder / _CHECKPOINT).unlink(missing_ok=True)
@@ -327,20 +360,6 @@ def _is_finished(folder: Path) -> bool:
         log.warning("%s: %s; training begins anew", folder, error)
         return False
     return True
-
-
-@contextlib.contextmanager
-def _lost_workers_named(strategy: tf.distribute.Strategy) -> Iterator[None]:
-    try:
-        yield
-    except (tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.InternalError) as error:
-        if not isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy):
-            raise
-        first_line = str(error).strip().splitlines()[0]
-        raise Interrupted(
-            f"another worker is gone ({first_line}); start all workers again with the same command, they go on after "
-            "the last whole epoch"
-        ) from error
 
 
 def load_history(folder: Path) -> dict[str, Any]:

@@ -187,7 +187,7 @@ class TrainingStep(keras.Model):
         return loss, gradients
 
     def _of_chunk(self, batch: dict[str, tf.Tensor], step: tf.Tensor) -> tuple[tf.Tensor, list[tf.Tensor]]:
-        layout = Layout(batch["slot"], batch["sizes"], self.list_size)
+        layout = Layout(batch["slot"], batch["sizes"], self.list_size, batch["list_ids"])
         with tf.GradientTape() as tape:
             scores = tf.cast(self.scorer(batch["features"], layout, training=True), tf.float32)
         per_list, by_slot = self._loss_of_lists(scores, batch, step)

@@ -6,11 +6,13 @@ import contextlib
 import functools
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import tensorflow as tf
 
 from pipeline.config import ConfigError, NetworkConfig, TrainConfig
+from pipeline.training.signals import Interrupted
 
 _MANY_LISTS = 128  # of a batch: it then has chunks as a rule
 
@@ -104,6 +106,13 @@ def _tf_config_workers() -> list[str]:
 
 def _multi_worker(*, nccl: bool) -> tf.distribute.Strategy:
     if _tf_config_workers():
+        config = json.loads(os.environ["TF_CONFIG"])
+        task, cluster = config.get("task", {}), config["cluster"]
+        if not 0 <= int(task.get("index", -1)) < len(cluster.get(task.get("type"), [])):
+            raise ConfigError(
+                f"the task {task} in TF_CONFIG is none of its cluster {cluster}; mend: "
+                '"task": {"type": "worker", "index": 0} in the first worker, 1 in the second, and so on'
+            )
         resolver: tf.distribute.cluster_resolver.ClusterResolver = (
             tf.distribute.cluster_resolver.TFConfigClusterResolver()
         )
@@ -135,6 +144,48 @@ def _tpu(name: str | None) -> tf.distribute.Strategy:
         found = ", ".join(device.name for device in tf.config.list_physical_devices())
         raise ConfigError(f"train.strategy=tpu: there is no TPU {name!r} ({error}); found {found}") from error
     return tf.distribute.TPUStrategy(resolver)
+
+
+@contextlib.contextmanager
+def lost_workers_named(strategy: tf.distribute.Strategy) -> Iterator[None]:
+    """An error of TensorFlow's because a worker is no longer there, as Interrupted."""
+    try:
+        yield
+    except (tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.InternalError) as error:
+        if not isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy):
+            raise
+        first_line = str(error).strip().splitlines()[0]
+        raise Interrupted(
+            f"another worker is gone ({first_line}); start all workers again with the same command, they go on after "
+            "the last whole epoch"
+        ) from error
+
+
+@functools.cache
+def _summing(strategy: tf.distribute.Strategy) -> Any:
+    return tf.function(
+        lambda number: strategy.reduce(
+            tf.distribute.ReduceOp.SUM, strategy.run(tf.identity, [number]), axis=None
+        ),
+        autograph=False,
+    )
+
+
+def sum_over_replicas(strategy: tf.distribute.Strategy, number: int) -> int:
+    """The sum of what the worker of each replica says. All workers call it; those that do wait for the rest.
+
+    Raises:
+      Interrupted: another worker is gone.
+    """
+    if not isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy):
+        return number * strategy.num_replicas_in_sync
+    with lost_workers_named(strategy):
+        return int(_summing(strategy)(tf.constant(number, tf.int64)))
+
+
+def any_worker(strategy: tf.distribute.Strategy, says: bool) -> bool:
+    """Whether some worker says so; see `sum_over_replicas`."""
+    return sum_over_replicas(strategy, int(says)) > 0
 
 
 def is_chief(strategy: tf.distribute.Strategy) -> bool:

@@ -13,14 +13,13 @@ import pipeline  # noqa: F401  (before tensorflow)
 import tensorflow as tf  # isort: skip
 
 from pipeline.losses import plackett_luce
+from pipeline.noise import exponential, random_bits, uniform
 
 SEED = (7, 11)
 
 
 def bits(seed: Any = SEED, num_lists: int = 16, num_samples: int = 8, list_size: int = 200) -> np.ndarray:
-    return plackett_luce.random_bits(
-        seed, tf.range(num_lists), tf.range(num_samples), tf.range(list_size)
-    ).numpy()
+    return random_bits(seed, tf.range(num_lists), tf.range(num_samples), tf.range(list_size)).numpy()
 
 
 def plain_bits(seed: tuple[int, int], list_id: int, sample: int, slot: int) -> int:
@@ -46,7 +45,7 @@ def plain_bits(seed: tuple[int, int], list_id: int, sample: int, slot: int) -> i
 @pytest.mark.parametrize("seed", [(0, 0), (7, 11), (2**31 - 1, 123_456), (2**40 + 5, 2**33), (-1, 5)])
 def test_bits_against_plain_integers(seed: tuple[int, int]) -> None:
     list_ids = [0, 1, 2**31 - 1, 2**35 + 3]
-    drawn = plackett_luce.random_bits(
+    drawn = random_bits(
         tf.constant(seed, tf.int64), tf.constant(list_ids, tf.int64), tf.range(3), tf.constant([0, 1, 1250])
     ).numpy()
     for i, list_id in enumerate(list_ids):
@@ -59,7 +58,7 @@ def test_bits_are_the_same_everywhere() -> None:
     eager = bits()
 
     def draw(seed: Any) -> Any:
-        return plackett_luce.random_bits(seed, tf.range(16), tf.range(8), tf.range(200))
+        return random_bits(seed, tf.range(16), tf.range(8), tf.range(200))
 
     for compiled in tf.function(draw), tf.function(draw, jit_compile=True):
         np.testing.assert_array_equal(compiled(tf.constant(SEED)), eager)
@@ -67,14 +66,12 @@ def test_bits_are_the_same_everywhere() -> None:
     np.testing.assert_array_equal(bits(list_size=1251)[..., :200], eager)
     np.testing.assert_array_equal(bits(num_samples=20)[:, :8], eager)
     ids = [5, 3]
-    np.testing.assert_array_equal(
-        plackett_luce.random_bits(SEED, ids, tf.range(8), tf.range(200)), eager[ids]
-    )
+    np.testing.assert_array_equal(random_bits(SEED, ids, tf.range(8), tf.range(200)), eager[ids])
 
 
 def test_uniforms_are_uniform() -> None:
     drawn = bits(num_lists=64, list_size=1000)
-    uniforms = plackett_luce.uniform(tf.constant(drawn), tf.float64).numpy()
+    uniforms = uniform(tf.constant(drawn), tf.float64).numpy()
     assert scipy.stats.kstest(uniforms.ravel()[:200_000], "uniform").pvalue > 1e-3
     for axis in range(3):  # each list, sample and slot by itself
         other_axes = tuple(i for i in range(3) if i != axis)
@@ -112,7 +109,7 @@ def test_neighbours_are_independent(neighbour: str) -> None:
 
 @pytest.mark.parametrize("dtype", [tf.float32, tf.float64])
 def test_exponential(dtype: tf.DType) -> None:
-    extremes = plackett_luce.exponential(tf.constant([0, 1, 2, 3, 2**32 - 1], tf.uint32), dtype).numpy()
+    extremes = exponential(tf.constant([0, 1, 2, 3, 2**32 - 1], tf.uint32), dtype).numpy()
     assert (extremes > 0).all()
     assert np.isfinite(np.log(extremes)).all()
     np.testing.assert_allclose(
@@ -120,7 +117,7 @@ def test_exponential(dtype: tf.DType) -> None:
     )  # resolution at the low end
     assert extremes[-1] > 15
     drawn = np.sort(bits(list_size=1000).ravel())
-    times = plackett_luce.exponential(tf.constant(drawn), dtype).numpy()
+    times = exponential(tf.constant(drawn), dtype).numpy()
     expected = -np.log1p(-(drawn // 2 + 0.5) * 2.0**-31)
     if dtype == tf.float64:
         np.testing.assert_allclose(times, expected, rtol=1e-9)
@@ -176,9 +173,9 @@ def test_draws_from_groups_are_the_plain_draws(spread: float) -> None:
     scores[0, 4:] = plackett_luce.NO_SCORE  # fewer documents than picks
     picks = draw(scores, 9, 8)
     scores = scores - scores.max(axis=1, keepdims=True)
-    random = plackett_luce.random_bits(SEED, tf.range(16), tf.range(8), tf.range(1280))
+    random = random_bits(SEED, tf.range(16), tf.range(8), tf.range(1280))
     with np.errstate(over="ignore"):
-        times = plackett_luce.exponential(random, tf.float32).numpy() * np.exp(-scores)[:, np.newaxis]
+        times = exponential(random, tf.float32).numpy() * np.exp(-scores)[:, np.newaxis]
     expected = np.argsort(times, axis=-1, kind="stable")[..., :9]
     np.testing.assert_array_equal(picks[1:], expected[1:])
     np.testing.assert_array_equal(picks[0, :, :4], expected[0, :, :4])

@@ -154,8 +154,8 @@ def test_padding_changes_nothing(config, is_static):
 
 def test_batch_norm_learns_the_statistics_of_the_documents():
     layer = BatchNorm(3)
-    is_document = np.array([True] * 5 + [False] * 2)
-    out = layer(FEATURES, is_document, training=True)
+    layout = Layout(tf.constant([0, 1, 2, 3, 4, 99, 99]), tf.constant([5]), 5)
+    out = layer(FEATURES, layout, training=True)
     mean, variance = FEATURES[:5].mean(0), FEATURES[:5].var(0)
     np.testing.assert_allclose(
         out[:5], (FEATURES[:5] - mean) / np.sqrt(variance + 1e-3), rtol=1e-4, atol=1e-5
@@ -194,6 +194,51 @@ def test_noise_is_off_in_scoring_and_repeats_with_its_count_of_calls(layer):
         assert set(np.unique(first)) == {0.0, 2.0}
     else:
         assert first.std() == pytest.approx(0.5, abs=0.05)
+
+
+def test_noise_is_that_of_the_document_wherever_it_stands():
+    """Of two batches: the same lists in another order, with padding and wider slots."""
+    sizes, ids = np.array([2, 300, 50], np.int32), np.array([7, 3, 2**31 - 1], np.int32)
+    columns = np.concatenate([np.arange(size) for size in sizes])
+    there = Layout(
+        tf.constant(300 * np.repeat([0, 1, 2], sizes) + columns, tf.int32),
+        tf.constant(sizes),
+        300,
+        tf.constant(ids),
+    )
+    order = np.concatenate([np.arange(302, 352), np.arange(2), np.arange(2, 302)])
+    rows = np.repeat([0, 2, 3], sizes[[2, 0, 1]])
+    slots = np.concatenate([400 * rows + columns[order], [1600, 1600]])
+    here = Layout(
+        tf.constant(slots, tf.int32), tf.constant([50, 0, 2, 300]), 400, tf.constant([2**31 - 1, 0, 7, 3])
+    )
+    for layer in (Dropout(0.3, seed=2**40 + 1), GaussianNoise(0.5, seed=2)):
+        first = layer(np.ones((352, 64), np.float32), there, training=True).numpy()
+        layer.calls.assign(0)
+        again = layer(np.ones((354, 64), np.float32), here, training=True).numpy()
+        np.testing.assert_array_equal(first[order], again[:-2])
+
+
+def test_the_distribution_of_the_noise():
+    """Rows, columns and calls are as good as independent, and so are the units of documents side by side."""
+    dropout, gaussian = Dropout(0.3, seed=1), GaussianNoise(2.0, seed=1)
+    ones = np.ones((4000, 96), np.float32)
+    kept = np.stack([dropout(ones, training=True).numpy() > 0 for _ in range(3)])
+    noise = np.stack([gaussian(ones, training=True).numpy() - 1 for _ in range(3)])
+    for drawn, mean, deviation in ((kept, 0.7, 0.21**0.5), (noise, 0.0, 2.0)):
+        x = (drawn - mean) / deviation
+        assert abs(x.mean()) < 4 / x.size**0.5
+        assert x.std() == pytest.approx(1, abs=0.01)
+        for axis in (1, 2):  # the means of units and of documents scatter as they should
+            assert x.mean(axis).std() == pytest.approx(x.shape[axis] ** -0.5, rel=0.1)
+        assert abs((x[0] * x[1]).mean()) < 4 / x[0].size ** 0.5
+        for shift in (1, 2, 3, 8, 64):
+            assert abs((x[:, shift:] * x[:, :-shift]).mean()) < 4 / x.size**0.5
+            assert abs((x[:, :, shift:] * x[:, :, :-shift]).mean()) < 4 / x[:, :, shift:].size ** 0.5
+        units = np.corrcoef(x[0].T) - np.eye(96)
+        assert np.abs(units).max() < 5.5 / 4000**0.5
+    third = (noise**4).mean() / 16
+    assert third == pytest.approx(3, abs=0.1)  # the kurtosis of a normal variate
 
 
 @pytest.mark.parametrize("config", NETWORKS)

@@ -1,5 +1,6 @@
 import dataclasses
 import functools
+import json
 import os
 import signal
 import subprocess
@@ -142,6 +143,8 @@ REPLICATED = {
     "mlp": STUDENT,
     "batch_norm": MLPStudent(hidden=[8], batch_norm=True, input_batch_norm=True),
     "attention": AttentionStudent(hidden=[8], attention_layers=1, head_size=4),
+    "noise": MLPStudent(hidden=[8, 8], dropout=0.3, input_noise=0.3),
+    "attention with noise": dataclasses.replace(STUDENTS["attention"], dropout=0.3),
 }
 
 
@@ -197,7 +200,7 @@ def test_a_large_batch_is_trained_on_in_chunks(tmp_path, monkeypatch, name):
     assert_same(train(tmp_path / "killed", student=STUDENTS[name]), chunks)
     two = train(tmp_path / "two", student=STUDENTS[name], strategy=devices(2))
     assert seen == ([4, 4, 4, 2] if name == "linear" else [1, 1, 1, 1])
-    for scorer, _ in (chunks, two) if name == "linear" else (chunks,):  # noise is of each replica
+    for scorer, _ in (chunks, two):
         np.testing.assert_allclose(centred_scores(scorer), centred_scores(whole[0]), rtol=1e-4, atol=1e-4)
 
 
@@ -501,6 +504,16 @@ def test_a_strategy_without_its_devices_names_those_found(monkeypatch):
     monkeypatch.setattr(tf.config, "list_logical_devices", lambda kind: cpus[:1])
     with pytest.raises(ConfigError, match=r"found /device:CPU:0\. mend: train\.strategy=one_device"):
         make_strategy("mirrored")
+
+
+@pytest.mark.parametrize(
+    "task", [None, {}, {"type": "worker"}, {"type": "worker", "index": 2}, {"type": "chief", "index": 0}]
+)
+def test_a_task_that_is_none_of_the_cluster_is_named(task, monkeypatch):
+    config = {"cluster": {"worker": ["a:1", "b:1"]}} | ({} if task is None else {"task": task})
+    monkeypatch.setenv("TF_CONFIG", json.dumps(config))
+    with pytest.raises(ConfigError, match=r"the task .* in TF_CONFIG is none of its cluster .*'b:1'.*mend: "):
+        make_strategy("multi_worker")
 
 
 MANY_LISTS = dataclasses.replace(CONFIG, lists_per_batch=128, jit="auto")

@@ -11,8 +11,8 @@ import pytest
 import tensorflow as tf
 
 from pipeline.config import MLPStudent
-from pipeline.losses.plackett_luce import random_bits
 from pipeline.losses.rankdistil import coupled_rankdistil
+from pipeline.noise import random_bits
 from pipeline.student import distillation_loss
 from pipeline.training.strategy import make_strategy
 from tests.training.test_fit import CONFIG, train, vali_ndcg

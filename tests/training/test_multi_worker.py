@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -116,6 +117,73 @@ def test_a_lost_worker_ends_the_others_and_a_restart_goes_on(tmp_path):
     assert "of an interrupted run" in errors[0]
     history, _ = history_and_result(tmp_path)
     assert [row["epoch"] for row in history] == list(range(1, 41))
+
+
+def wait_for(found, worker):
+    deadline = time.monotonic() + 300
+    while not found():
+        assert time.monotonic() < deadline
+        assert worker.poll() is None, worker.communicate()[1]
+        time.sleep(0.05)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("told", [[1], [0, 1]], ids=["one", "both in turn"])
+def test_workers_that_are_told_to_stop_all_save_the_same_step(tmp_path, told):
+    options = ("train.epochs=30", "train.baseline=false", "data.train_queries=200", "train.lists_per_batch=4")
+    workers = start_workers(tmp_path, 2, *options)
+    wait_for(lambda: list((tmp_path / ".cache").rglob("checkpoint.npz")), workers[0])
+    for number in told:
+        workers[number].send_signal(signal.SIGTERM)
+        time.sleep(0.3)
+    errors = [worker.communicate(timeout=300)[1] for worker in workers]
+    assert [worker.returncode for worker in workers] == [INTERRUPTED] * 2, "\n".join(errors)
+    stopped = [re.findall(r"stopped after epoch \d+(?:, step \d+)?; run again", text) for text in errors]
+    assert stopped[0] == stopped[1]
+    assert len(stopped[0]) == 1
+
+    workers = start_workers(tmp_path, 2, *options)
+    errors = [worker.communicate(timeout=600)[1] for worker in workers]
+    assert [worker.returncode for worker in workers] == [0, 0], "\n".join(errors)
+    assert "of an interrupted run" in errors[1]
+    history, _ = history_and_result(tmp_path)
+    assert [row["epoch"] for row in history] == list(range(1, 31))
+
+    # What the chief finds damaged all train again.
+    (weights,) = (tmp_path / ".cache" / "rankdistil" / "student").glob("*/weights.npz")
+    weights.write_bytes(weights.read_bytes()[:-100])
+    workers = start_workers(tmp_path, 2, *options)
+    errors = [worker.communicate(timeout=600)[1] for worker in workers]
+    assert [worker.returncode for worker in workers] == [0, 0], "\n".join(errors)
+    assert "weights.npz is not what was written" in errors[0]
+    again, _ = history_and_result(tmp_path)
+    assert [row["loss"] for row in again] == pytest.approx([row["loss"] for row in history], rel=1e-5)
+
+
+@pytest.mark.slow
+def test_a_worker_that_is_lost_before_the_first_step_is_named(tmp_path):
+    workers = start_workers(tmp_path, 2, "train.baseline=false")
+    log = tmp_path / "out" / "log"
+    wait_for(lambda: log.exists() and "stage student" in log.read_text(errors="replace"), workers[0])
+    workers[1].kill()
+    errors = workers[0].communicate(timeout=300)[1]
+    assert workers[0].returncode == INTERRUPTED, errors
+    assert "another worker is gone" in errors
+
+
+@pytest.mark.slow
+def test_workers_with_caches_apart_do_not_go_on_from_one_checkpoint_of_them(tmp_path):
+    options = ("train.epochs=40", "train.baseline=false")
+    workers = start_workers(tmp_path, 2, *options, apart=True)
+    wait_for(lambda: list((tmp_path / ".cache").rglob("checkpoint.npz")), workers[0])
+    workers[0].send_signal(signal.SIGTERM)
+    errors = [worker.communicate(timeout=300)[1] for worker in workers]
+    assert [worker.returncode for worker in workers] == [INTERRUPTED] * 2, "\n".join(errors)
+    workers = start_workers(tmp_path, 2, *options, apart=True)
+    errors = [worker.communicate(timeout=300)[1] for worker in workers]
+    assert [worker.returncode for worker in workers] == [2, 2], "\n".join(errors)
+    for text in errors:
+        assert "mend: give all the same cache_dir" in text
 
 
 @pytest.mark.slow
