@@ -251,11 +251,6 @@ class Store:
             memo.parent.mkdir(exist_ok=True, parents=True)
             write_json(memo, {"path": str(path), "file": _identity(path), "sha256": digest})
 
-    def is_whole(self, kind: str, key: Mapping[str, Any]) -> bool:
-        """Whether `get` would make nothing."""
-        folder = self.path(kind, key)
-        return folder.exists() and self._damage(folder, key) is None
-
     def get(self, kind: str, key: Mapping[str, Any], make: Callable[[Path], None]) -> Path:
         """The folder of a whole artifact; made now if it is not there, or damaged.
 
@@ -269,7 +264,7 @@ class Store:
           The folder, verified against its checksums.
         """
         folder = self.path(kind, key)
-        if self.is_whole(kind, key):  # needs no lock, nor the right to write
+        if folder.exists() and self._damage(folder, key) is None:  # needs no lock, nor the right to write
             return folder
         folder.parent.mkdir(parents=True, exist_ok=True)
         lock = _lease(folder.with_suffix(".lock"))

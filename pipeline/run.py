@@ -39,7 +39,7 @@ from pipeline.tracking import Trackers, events_folder, open_trackers, track_epoc
 from pipeline.training.fit import MONITOR, choose_jit, fit, load_history, load_weights
 from pipeline.training.signals import Interrupted
 from pipeline.training.step import ListLoss, label_loss
-from pipeline.training.strategy import any_worker, is_chief, make_strategy, share_cores
+from pipeline.training.strategy import is_chief, make_strategy, make_together, share_cores
 
 __all__ = ["Interrupted", "Run"]
 
@@ -212,14 +212,13 @@ class Run:
                 profile_to=events_folder(config.run_dir) / model if self.chief else None,
             )
 
+        get = functools.partial(self.store.get, "student", key)
         if model not in self._joined:  # all come here at the same time, and the chief once more later
             self._joined.add(model)
-            lacking = any_worker(self.strategy, self.chief and not self.store.is_whole("student", key))
-            if lacking and not self.chief:  # trains along, but keeps nothing; the chief holds the lock
-                make(self.store.work_path("student", key))
+            make_together(self.strategy, get, make, self.store.work_path("student", key))
         if not self.chief:
             return self.store.path("student", key)
-        folder = self.store.get("student", key, make)
+        folder = get(make)
         if model not in self._tracked:  # made by another run: its curves belong here too
             self._tracked.add(model)
             for row in load_history(folder)["epochs"]:

@@ -213,11 +213,11 @@ def _warnings(described: dict[str, Any]) -> Iterable[str]:
             "data.missing_value makes it 0"
         )
     if described["missing"] and not described["missing"]["values"]:
-        yield "no value is the one that data.missing_value names: check its sign and digits, if some are missing"
+        yield "no value stands for missing: check the sign and the digits of data.missing_value, if some do"
     if described["features"]["empty"]["count"] > described["num_features"] / 2:
         yield (
             f"{described['features']['empty']['count']} of {described['num_features']} features are always 0 in train: "
-            "a feature index that is not meant? data.num_features makes larger ones an error that names the line"
+            "a feature index that is not meant? data=letor data.num_features=N makes larger ones an error with its line"
         )
     for split, counts in described["splits"].items():
         if counts["label_range"][1] > _MAX_GRADE:

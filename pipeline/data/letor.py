@@ -56,7 +56,7 @@ def read_letor(
       path: the file.
       num_features: the columns; a larger index is an error. (Errors call this data.num_features, and so on: the options
         of data=letor.) None: the largest index in the file (up to 1,000,000, and an error where it is 300 times what
-        rows hold and the matrix would have more than 1 GiB).
+        rows hold and the matrix would have more than 1 GiB, as estimated from the blocks so far).
       duplicates: which of several values of a feature in one line counts: "error" (none may be), "first", "last",
         or "sum" (in float32, from left to right).
       unsorted: "error" or "accept" feature ids that do not rise within a line.

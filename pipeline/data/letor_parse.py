@@ -325,7 +325,7 @@ def _begins_row(text: np.ndarray, at: int) -> bool:
     if not (text[at - 3] == _Q and text[at - 2] == _I and text[at - 1] == _D and _is_end(text[at - 4])):
         return False
     colon = at
-    while text[at] > _SPACE:
+    while text[at] > _SPACE and at - colon < 1024:
         at += 1
     blank = at
     while text[at] == _SPACE or text[at] == _TAB:
@@ -491,7 +491,7 @@ def scan(
         # 4. The comment and the end of the line.
         if text[_U64(at)] == _HASH:
             where = at
-            is_glued = at == first_at and not _is_end(text[at - 1])  # to the query id
+            is_glued = has_qid and at == first_at and not _is_end(text[at - 1])  # to the query id
             if rows > first_row and (is_glued or text[at - 1] == _POINT):  # as in 1.#INF
                 wrong = GLUED_HASH
                 while where > 0 and not _is_end(text[where - 1]):

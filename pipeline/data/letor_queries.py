@@ -87,10 +87,14 @@ class Queries:
         if is_number and not self._number:
             self._number = name
         meant = [_NUMBER if is_number else name]
-        glued = _GLUED.fullmatch(name)
+        glued = _GLUED.fullmatch(name) if ":" in name else None
         if glued:
             head, separator, digits = glued.groups()
-            meant = [head] if separator or not head else [head + digits[:end] for end in range(len(digits))]
+            meant = (
+                [head]
+                if separator or not head
+                else [head + digits[:-end] for end in range(1, min(len(digits), 7) + 1)]
+            )
             meant = [_NUMBER if not other or other.isdigit() else other for other in meant]
             for other in meant:
                 self._glued.setdefault(other, name)
@@ -100,7 +104,7 @@ class Queries:
                 first, second = (
                     f"{id!r} (line {self._first_lines[id]})" for id in (self._glued[other], beside)
                 )
-                mend = "write a blank between query id and first feature, or a letter before every query id"
+                mend = "write a blank between query id and first feature, or '_' for ':' where it is one query id"
                 self._faults.append(Fault(line, f"query {first} beside query {second}", mend))
                 return
 

@@ -113,7 +113,10 @@ def _made_of(config: LetorConfig) -> dict[str, Any]:
             for split, paths in config.files.items()
         },
         "num_features": config.num_features,
-        "options": {name: repr(value) for name, value in sorted(config.options.items())},
+        "options": {
+            name: repr(value.item() if isinstance(value, np.generic) else value)
+            for name, value in sorted(config.options.items())
+        },
     }
 
 

@@ -165,6 +165,9 @@ class PackedBatches:
         """Batches from `first_step` to the last epoch's end, those of `replicas` in turn within each step; then again.
 
         (What is prefetched after the end is not used. A data set that ends costs workers a question at each step.)
+
+        Let go of its iterators before the process ends: at Python's end TensorFlow would wait, perhaps for ever, for
+        a batch that Python no longer packs.
         """
         specs = self.signature
         # TensorFlow keeps every `pack` as long as the process lives: it must not keep the data, and their open files.

@@ -128,7 +128,8 @@ def locate(config: PublishedData) -> Located:
     files = {split: name.format(**dataclasses.asdict(config)) for split, name in published.files.items()}
     given = Path(config.dir).expanduser()
     named = [name for name, row in PUBLISHED.items() if _stem(given.name) in map(_stem, row.archives)]
-    if named and PUBLISHED[named[0]].archives != published.archives:
+    has_own = any((given / archive).is_file() for archive in published.archives)
+    if named and not has_own and PUBLISHED[named[0]].archives != published.archives:
         other = named[0].partition("/")[0]
         what = f"data.dir={config.dir} is {other} by its name, not {config.name}"
         raise ValueError(f"{what}; mend: data={other}, or another data.dir")

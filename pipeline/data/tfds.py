@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import json
@@ -67,7 +68,7 @@ def prepare(config: TFDSData) -> tfds.core.DatasetBuilder:
     archives = [] if published is None else [manual / name for name in published.archives]
     archive = next((path for path in archives if path.is_file()), None)
     if builder.is_prepared():
-        _check_source(builder, archive)
+        _check_source(builder, manual)
         return builder
     source: dict[str, Any] = {}
     # Without this TFDS first asks a bucket in the cloud whether it holds the prepared data set.
@@ -108,17 +109,22 @@ def prepare(config: TFDSData) -> tfds.core.DatasetBuilder:
     return builder
 
 
-def _check_source(builder: tfds.core.DatasetBuilder, archive: Path | None) -> None:
+def _check_source(builder: tfds.core.DatasetBuilder, manual: Path) -> None:
     """Raises ValueError if the data set was prepared from another archive."""
     path = Path(builder.data_dir) / "source.json"
-    if archive is not None and path.is_file():
-        source, found = json.loads(path.read_text()), archive.stat()
+    source = json.loads(path.read_text()) if path.is_file() else {}
+    archive = manual / source.get("file", "")
+    if archive.is_file():
+        found = archive.stat()
         is_newer = found.st_ctime > path.stat().st_mtime  # else its digest need not be taken again
         if found.st_size != source["bytes"] or (is_newer and file_digest(archive) != source["sha256"]):
             raise ValueError(
                 f"{archive} is not the file that {builder.data_dir} was prepared from; mend: remove that folder, to "
                 "prepare it anew"
             )
+        if is_newer:
+            with contextlib.suppress(OSError):
+                path.touch()
 
 
 def _option_of(published: Published) -> str:
@@ -194,7 +200,7 @@ def read_tfds(config: TFDSData, folder: Path) -> dict[str, RankingData]:
 
 def _written_with(builder: tfds.core.DatasetBuilder) -> float | None:
     """The missing value that `write_tfds` made 0 already."""
-    options = (builder.info.metadata or {}).get("options", {})
+    options = dict(builder.info.metadata or {}).get("options", {}) if builder.name == "letor" else {}
     return float(options["missing_value"]) if options.get("missing_value", "None") != "None" else None
 
 
@@ -222,11 +228,14 @@ def _float32(values: np.ndarray, missing_value: float | None, where: str) -> tup
     """-> (the values, with 0 for those that are missing; which these are), both as `values`."""
     # What overflows float64, as Istella's 1.79769313486232e+308, counts as its largest.
     largest = np.finfo(np.float64).max
+    with np.errstate(over="ignore"):  # -99.9 as float32 has it
+        rounded = np.nan if missing_value is None else float(values.dtype.type(missing_value))
     values = np.clip(values.astype(np.float64), -largest, largest)
     is_missing = np.zeros(values.shape, bool)
     with np.errstate(over="ignore"):
         if missing_value is not None:
             is_missing = np.abs(values - missing_value) <= 1e-9 * abs(missing_value)
+            is_missing |= values == rounded
             values[is_missing] = 0
         features = values.astype(np.float32)
     if not np.isfinite(features).all():

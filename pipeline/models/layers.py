@@ -56,7 +56,8 @@ class Dropout(_Noise):
     def call(self, inputs: tf.Tensor, layout: Layout | None = None, training: bool = False) -> tf.Tensor:
         if not training:
             return inputs
-        kept = self.next_bits(inputs, layout) >= tf.constant(round(self.rate * 2**32), tf.uint32)
+        least = min(round(self.rate * 2**32), 2**32 - 1)
+        kept = self.next_bits(inputs, layout) >= tf.constant(least, tf.uint32)
         return tf.where(kept, inputs * (1 / (1 - self.rate)), tf.zeros([], inputs.dtype))
 
 
@@ -75,7 +76,8 @@ class GaussianNoise(_Noise):
     def call(self, inputs: tf.Tensor, layout: Layout | None = None, training: bool = False) -> tf.Tensor:
         if not training:
             return inputs
-        noise = tf.math.ndtri(uniform(self.next_bits(inputs, layout), tf.float32))
+        u = uniform(self.next_bits(inputs, layout), tf.float32)
+        noise = tf.math.ndtri(tf.minimum(u, 1.0 - 2.0**-24))  # at 1 it is infinite
         return inputs + tf.cast(self.deviation * noise, inputs.dtype)
 
 

@@ -39,7 +39,7 @@ from pipeline.teacher.run_file import read_scores
 from pipeline.teacher.saved_model import SavedModel
 from pipeline.teacher.scores import zscore
 from pipeline.training.step import label_loss
-from pipeline.training.strategy import any_worker, is_chief
+from pipeline.training.strategy import is_chief, make_together
 
 log = logging.getLogger(__name__)
 
@@ -200,17 +200,6 @@ class TeacherStage:
             on_epoch=lambda row: self.progress.epoch(self.label, row, config.epochs),
         )
 
-    def _train_together(self) -> None:
-        """All workers come here at the same time; then one of them scores."""
-        key, chief = self.model_key, is_chief(self.strategy)
-        assert key is not None
-        lacks = not self.store.is_whole("scores", self.scores_key) and not self.store.is_whole("teacher", key)
-        if any_worker(self.strategy, chief and lacks):
-            if chief:
-                self.store.get("teacher", key, self._train)
-            else:
-                self._train(self.store.work_path("teacher", key))  # the chief, who has the lock, keeps it
-
     # ---------------------------------------------------------------------------------------------- scores
 
     @functools.cached_property
@@ -218,8 +207,11 @@ class TeacherStage:
         """Raw scores of each split."""
         for member in self.members:
             _ = member.scores_folder
-        if isinstance(self.config, MLPTeacher | AttentionTeacher):
-            self._train_together()
+        is_network = isinstance(self.config, MLPTeacher | AttentionTeacher)
+        if is_network and isinstance(self.strategy, tf.distribute.MultiWorkerMirroredStrategy):
+            assert self.model_key is not None
+            get = functools.partial(self.store.get, "teacher", self.model_key)
+            make_together(self.strategy, get, self._train, self.store.work_path("teacher", self.model_key))
 
         def make(folder: Path) -> None:
             for split, data in self.data.splits.items():

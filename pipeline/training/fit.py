@@ -295,8 +295,9 @@ def fit(
         another worker is gone (it is of the last epoch).
       KeyboardInterrupt: Ctrl-C, likewise.
     """
-    if _is_finished(folder):  # killed between the end of training and the end of the artifact
-        for row in load_history(folder)["epochs"]:
+    # Killed between the end of training and the end of the artifact? The chief says so.
+    if any_worker(strategy, chief and _is_finished(folder)):
+        for row in load_history(folder)["epochs"] if chief else ():
             on_epoch(row)
         return
     num_replicas = strategy.num_replicas_in_sync
@@ -325,6 +326,8 @@ def fit(
         epochs = _Epochs(batches, vali, config, folder, on_epoch, chief, signals, strategy)
         epochs.set_model(model)
         epochs.resume()
+        if epochs.is_told():
+            raise Interrupted("stopped before a step; run again to go on")
 
     def dataset(context: tf.distribute.InputContext) -> tf.data.Dataset:
         local = num_replicas // context.num_input_pipelines

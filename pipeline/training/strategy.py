@@ -6,7 +6,9 @@ import contextlib
 import functools
 import json
 import os
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import tensorflow as tf
@@ -152,7 +154,8 @@ def lost_workers_named(strategy: tf.distribute.Strategy) -> Iterator[None]:
     try:
         yield
     except (tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.InternalError) as error:
-        if not isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy):
+        of_others = re.search("collective|coordination|connection|heartbeat", str(error), re.IGNORECASE)
+        if not of_others or not isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy):
             raise
         first_line = str(error).strip().splitlines()[0]
         raise Interrupted(
@@ -186,6 +189,39 @@ def sum_over_replicas(strategy: tf.distribute.Strategy, number: int) -> int:
 def any_worker(strategy: tf.distribute.Strategy, says: bool) -> bool:
     """Whether some worker says so; see `sum_over_replicas`."""
     return sum_over_replicas(strategy, int(says)) > 0
+
+
+def make_together(
+    strategy: tf.distribute.Strategy,
+    get: Callable[[Callable[[Path], None]], Path],
+    make: Callable[[Path], None],
+    work: Path,
+) -> Path | None:
+    """An artifact that all workers train together; all call this at the same time.
+
+    The chief's `get`, `Store.get` of it, calls `make` where the artifact is not whole; then the others do, too, with a
+    folder `work` where they keep nothing.
+
+    Returns:
+      What `get` did; None of the others.
+    """
+    if not isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy):
+        return get(make)
+    if not is_chief(strategy):
+        if any_worker(strategy, False):
+            make(work)
+        return None
+    asked: list[Path] = []
+
+    def make_with_the_others(folder: Path) -> None:
+        asked.append(folder)
+        any_worker(strategy, True)
+        make(folder)
+
+    path = get(make_with_the_others)
+    if not asked:
+        any_worker(strategy, False)
+    return path
 
 
 def is_chief(strategy: tf.distribute.Strategy) -> bool:

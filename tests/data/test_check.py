@@ -114,7 +114,7 @@ def test_missing_values(data):
     assert described["warnings"] == []
     for split in ("train", "test"):
         data[split] = dataclasses.replace(data[split], num_missing=np.zeros(3, int))
-    assert "no value is the one that data.missing_value names" in describe(data)["warnings"][0]
+    assert "no value stands for missing: check the sign" in describe(data)["warnings"][0]
     del described["missing"]  # of an earlier version's cache
     assert "missing" not in summary(described)[-1]
 

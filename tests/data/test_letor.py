@@ -138,6 +138,7 @@ def test_a_hash_that_is_glued_to_a_query_id_or_to_a_point(tmp_path):
         assert "'#' begins a comment within '" in wrong.what
         assert "#" in wrong.what.partition("within ")[2]
     sizes = write(tmp_path, "2", "file.query")
+    assert read(tmp_path, "1#doc\n2 1:3\n", group_sizes=sizes).labels.tolist() == [1, 2]
     assert error(tmp_path, "1\n1.#INF 1:2\n", group_sizes=sizes, num_features=2).line == 2
     for text in (
         "# 1 qid:c#1 1:1.#INF\n0 qid:c #\n",

@@ -171,6 +171,9 @@ def test_the_archive_of_another_set_is_refused_by_its_name(given, tmp_path):
             ValueError, match=f"is {other} by its name, not {config.name}; mend: data={other}"
         ):
             locate(config)
+    (tmp_path / "istella-letor").mkdir()  # a folder may have any name, if the right archive lies there
+    pack(tmp_path / "istella-letor", "istella-s-letor.tar.gz", texts("istella_s"))
+    assert locate(IstellaSData(dir=str(tmp_path / "istella-letor"))).archive is not None
     pack(tmp_path, "ltrc_yahoo.tgz", texts("yahoo"))
     assert locate(YahooData(dir=str(tmp_path / "ltrc_yahoo.tgz"), set=2)).files["train"] == "set2.train.txt"
 

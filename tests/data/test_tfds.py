@@ -251,6 +251,15 @@ def test_an_archive_of_the_same_size_is_told_by_its_digest(tmp_path):
     prepare(config)
 
 
+def test_a_missing_value_that_float32_rounds(tmp_path):
+    path = tmp_path / "file.txt"
+    path.write_text(lines(0, 3, 5).replace(" 2:2.0 ", " 2:-99.9 "))
+    write_tfds(dict.fromkeys(SPLITS, path), name="r", num_features=5, data_dir=tmp_path)
+    data = read(TFDSData(builder="letor/r", data_dir=str(tmp_path), missing_value=-99.9), tmp_path / "out")
+    assert by_id(data["vali"])["0"][0][0] == [1, 0, 3, 4, 5]
+    assert data["vali"].num_missing.tolist() == [0, 1, 0, 0, 0]
+
+
 @pytest.mark.parametrize("missing", [float(np.finfo(np.float64).max), -1e300, 1e39, 5.0])
 def test_missing_values_of_float32_features(written, tmp_path, missing):
     """Letor's own are float32; a number that these do not hold is none of them."""

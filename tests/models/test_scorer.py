@@ -219,6 +219,18 @@ def test_noise_is_that_of_the_document_wherever_it_stands():
         np.testing.assert_array_equal(first[order], again[:-2])
 
 
+@pytest.mark.parametrize("bits", [0, 1, 2**31, 2**32 - 128, 2**32 - 1])
+def test_noise_of_extreme_bits_is_finite(bits, monkeypatch):
+    monkeypatch.setattr(
+        "pipeline.models.layers.bits_of_docs", lambda *_: tf.fill([2, 3], tf.constant(bits, tf.uint32))
+    )
+    ones = np.ones((2, 3), np.float32)
+    assert np.abs(GaussianNoise(1.0, seed=1)(ones, training=True)).max() < 8
+    for rate in (1e-12, 0.5, 1 - 1e-12):
+        kept = Dropout(rate, seed=1)(ones, training=True).numpy() > 0
+        assert kept.all() == (bits >= min(round(rate * 2**32), 2**32 - 1))
+
+
 def test_the_distribution_of_the_noise():
     """Rows, columns and calls are as good as independent, and so are the units of documents side by side."""
     dropout, gaussian = Dropout(0.3, seed=1), GaussianNoise(2.0, seed=1)

@@ -141,6 +141,8 @@ def test_workers_that_are_told_to_stop_all_save_the_same_step(tmp_path, told):
     stopped = [re.findall(r"stopped after epoch \d+(?:, step \d+)?; run again", text) for text in errors]
     assert stopped[0] == stopped[1]
     assert len(stopped[0]) == 1
+    if told == [1]:  # the other case goes on
+        return
 
     workers = start_workers(tmp_path, 2, *options)
     errors = [worker.communicate(timeout=600)[1] for worker in workers]
