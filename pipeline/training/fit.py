@@ -112,6 +112,8 @@ class _Epochs(keras.callbacks.Callback):
     def _check_start(self) -> None:
         """All workers raise ConfigError unless all start from the same step."""
         chiefs = sum_over_replicas(self.strategy, int(self.chief))
+        if not chiefs:  # this process alone, told to write nothing
+            return
         of_chief = sum_over_replicas(self.strategy, self.done if self.chief else 0) // chiefs
         if any_worker(self.strategy, self.done != of_chief):
             raise ConfigError(

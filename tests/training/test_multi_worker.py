@@ -97,14 +97,19 @@ def test_workers_give_the_curve_and_the_metrics_of_one_device(tmp_path, one_devi
     )  # nothing half-made is left
 
 
+def wait_for(found, worker):
+    deadline = time.monotonic() + 300
+    while not found():
+        assert time.monotonic() < deadline
+        assert worker.poll() is None, worker.communicate()[1]
+        time.sleep(0.05)
+
+
 @pytest.mark.slow
 def test_a_lost_worker_ends_the_others_and_a_restart_goes_on(tmp_path):
     options = ("train.epochs=40", "train.baseline=false")
     workers = start_workers(tmp_path, 2, *options)
-    deadline = time.monotonic() + 300
-    while not list((tmp_path / ".cache").rglob("checkpoint.npz")):
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    wait_for(lambda: list((tmp_path / ".cache").rglob("checkpoint.npz")), workers[0])
     workers[1].kill()
     errors = [worker.communicate(timeout=300)[1] for worker in workers]
     assert [worker.returncode for worker in workers] == [INTERRUPTED, -signal.SIGKILL], errors[0]
@@ -117,14 +122,6 @@ def test_a_lost_worker_ends_the_others_and_a_restart_goes_on(tmp_path):
     assert "of an interrupted run" in errors[0]
     history, _ = history_and_result(tmp_path)
     assert [row["epoch"] for row in history] == list(range(1, 41))
-
-
-def wait_for(found, worker):
-    deadline = time.monotonic() + 300
-    while not found():
-        assert time.monotonic() < deadline
-        assert worker.poll() is None, worker.communicate()[1]
-        time.sleep(0.05)
 
 
 @pytest.mark.slow
