@@ -255,7 +255,8 @@ def test_a_damaged_student_is_made_again_to_the_same_numbers(first, tiny, caplog
 def test_layers_import_only_what_stands_above_them():
     order = [
         "config", "stderr", "noise", "artifacts", "data", "losses", "metrics", "tracking", "models", "training",
-        "teacher", "student", "evaluation", "report", "export", "rank", "run", "sweep", "sweep_watch", "cli", "reproduce",
+        "teacher", "student", "evaluation", "report", "export", "rank", "run", "sweep", "sweep_watch", "cli",
+        "reproduce",
     ]  # fmt: skip
     for path in (ROOT / "pipeline").rglob("*.py"):
         own = path.relative_to(ROOT / "pipeline").with_suffix("").parts[0]
