@@ -201,9 +201,8 @@ def _run(config: Config) -> None:
                 result = run()
                 log.info(ENDED)
         except Interrupted as stopped:
-            signal.signal(
-                signal.SIGTERM, signal.SIG_IGN
-            )  # of a scheduler that tells one worker after another
+            # A scheduler tells one worker after another: this one may have stopped before its turn.
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
             log.warning("%s", stopped)
             raise SystemExit(INTERRUPTED) from None
     from pipeline.evaluation import terminal_table
@@ -270,7 +269,7 @@ def _forget(folder: Path) -> None:
 
 def _hydra() -> None:
     # Hydra would compose everything once more to see whether a file asks for many runs; here -m alone does.
-    Hydra.get_mode = lambda *_, **__: None  # type: ignore[method-assign]
+    Hydra.get_mode = lambda *_, **__: None  # type: ignore[method-assign]  # replaced on purpose
     hydra.main(config_path="pkg://pipeline.conf", config_name="config", version_base="1.3")(_job)()
 
 
