@@ -309,6 +309,13 @@ def _sweep(overrides: Sequence[str], config_dir: str | None, config_name: str | 
     raise SystemExit(1 if crashed else code)
 
 
+def _terminate(number: int, frame: object) -> None:
+    """SIGTERM outside of training: what is half made is removed on the way out."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # another one would break into that
+    print("stopped; the same command goes on", file=sys.stderr)
+    raise SystemExit(INTERRUPTED)
+
+
 def main() -> None:
     """The `rankdistil` command."""
     end_with_parent()
@@ -321,6 +328,7 @@ def main() -> None:
     try:
         if given.multirun:
             _sweep(given.overrides, given.config_dir, given.config_name)
+        signal.signal(signal.SIGTERM, _terminate)
         _hydra()
     except HydraException as error:
         if wanted_by_user:

@@ -173,7 +173,8 @@ class _Epochs(keras.callbacks.Callback):
         }
         self.history.append(row)
         self.step = 0
-        if row["vali"][MONITOR] > self.best:
+        # The chief's validation counts: that of a worker on another CPU may differ.
+        if any_worker(self.strategy, self.chief and row["vali"][MONITOR] > self.best):
             self.best, self.best_epoch = row["vali"][MONITOR], epoch + 1
             weights = checkpoint.values_of(self.model.scorer.variables)  # by all: means those of batch norm
             if self.chief:

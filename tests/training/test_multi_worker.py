@@ -24,10 +24,10 @@ def free_ports(number):
     return ports
 
 
-def start(folder, *overrides, environment=None):
+def start(folder, *overrides, environment=None, program=("-m", "pipeline")):
     other = any(override.startswith("teacher=") for override in overrides)
     tiny = [override for override in TINY if not (other and override.startswith("teacher."))]
-    command = [sys.executable, "-m", "pipeline", *tiny, "run_dir=out", *overrides]
+    command = [sys.executable, *program, *tiny, "run_dir=out", *overrides]
     folder.mkdir(exist_ok=True)
     return subprocess.Popen(
         command,
@@ -39,8 +39,8 @@ def start(folder, *overrides, environment=None):
     )
 
 
-def start_workers(folder, number, *overrides, apart=False):
-    """`apart`: all but the first work in folders of their own, with caches of their own."""
+def start_workers(folder, number, *overrides, apart=False, others=("-m", "pipeline")):
+    """`apart`: all but the first work in folders of their own, with caches of their own. `others`: what these run."""
     cluster = {"worker": [f"127.0.0.1:{port}" for port in free_ports(number)]}
     configs = [
         json.dumps({"cluster": cluster, "task": {"type": "worker", "index": i}}) for i in range(number)
@@ -48,8 +48,8 @@ def start_workers(folder, number, *overrides, apart=False):
     options = ["train.strategy=multi_worker", *overrides]
     folders = [folder / f"worker_{i}" if apart and i else folder for i in range(number)]
     return [
-        start(each, *options, environment={"TF_CONFIG": config})
-        for each, config in zip(folders, configs, strict=True)
+        start(each, *options, environment={"TF_CONFIG": config}, program=others if i else ("-m", "pipeline"))
+        for i, (each, config) in enumerate(zip(folders, configs, strict=True))
     ]
 
 
@@ -157,6 +157,27 @@ def test_workers_that_are_told_to_stop_all_save_the_same_step(tmp_path, told):
     assert "weights.npz is not what was written" in errors[0]
     again, _ = history_and_result(tmp_path)
     assert [row["loss"] for row in again] == pytest.approx([row["loss"] for row in history], rel=1e-5)
+
+
+@pytest.mark.slow
+def test_the_validation_of_the_chief_decides_for_all(tmp_path):
+    """On unlike CPUs it differs; here that of the other worker gets worse and worse."""
+    program = (
+        "import itertools, numpy, pipeline.cli, pipeline.training.fit as fit; better = itertools.count();"
+        "fit.ranked_ndcg = lambda ranked, cutoff: numpy.array([-next(better)]); pipeline.cli.main()"
+    )
+    options = ["train.epochs=40", "train.patience=3", "train.baseline=false", "student.batch_norm=true"]
+    workers = start_workers(tmp_path, 2, *options, others=("-c", program))
+    try:
+        errors = [worker.communicate(timeout=120)[1] for worker in workers]
+    finally:
+        for worker in workers:
+            worker.kill()
+    assert [worker.returncode for worker in workers] == [0, 0], "\n".join(errors)
+    history, _ = history_and_result(tmp_path)
+    best = max(range(len(history)), key=lambda epoch: history[epoch]["vali"]["ndcg@10"])
+    assert best > 0
+    assert len(history) == min(40, best + 1 + 3)
 
 
 @pytest.mark.slow

@@ -100,3 +100,33 @@ def test_sigterm_in_training_ends_with_code_75_and_the_same_command_goes_on(tmp_
         assert "run again to go on" in (tmp_path / "log").read_text()
         end(tmp_path, whole, finished(tmp_path))
         assert "going on after epoch" in (tmp_path / "last").read_text()
+
+
+def test_sigterm_in_any_stage_ends_with_code_75_and_the_same_command_goes_on(tmp_path, whole, fault):
+    chance = random.Random(5)
+    stages, before = [], {}
+    for number, stage in enumerate(["data", "data", "teacher", "student", "evaluate", "evaluate"]):
+        path = tmp_path / f"log{number}"
+        process = start(tmp_path, log=path.name)
+        while process.is_alive() and not (path.exists() and f"INFO stage {stage}" in path.read_text()):
+            time.sleep(0.01)
+        time.sleep(chance.uniform(0, whole["run"]["seconds"][stage] / 2))
+        for _ in range(2):  # a second one changes nothing
+            if process.is_alive():
+                process.terminate()
+            time.sleep(0.01)
+        process.join()
+        if process.exitcode == 0:  # it was faster
+            continue
+        text = path.read_text()
+        stages.append(last_stage(text))
+        now = finished(tmp_path)
+        with fault("SIGTERM at a random moment", f"stage {stages[-1]}"):
+            assert process.exitcode == 75, text
+            assert "Traceback" not in text
+            assert "the same command goes on" in text or "run again to go on" in text
+            assert before.items() <= now.items()
+        before = now
+    assert len(set(stages)) >= 3
+    assert len(stages) >= 4
+    end(tmp_path, whole, before)
