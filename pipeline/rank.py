@@ -75,6 +75,7 @@ def rank_file(
             unsorted=unsorted,
             missing_value=missing_value,
             group_sizes=groups,
+            judged=qrels is not None,
             progress=progress,
         ):
             bounds = lists.offsets.tolist()
@@ -180,6 +181,8 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     for path in (options.out, options.qrels):
         if path is not None and not path.absolute().parent.is_dir():
             parser.error(f"{path}: its folder is not there")
+        if path is not None and path.is_dir():
+            parser.error(f"{path} is a folder; mend: name a file")
         if path is not None and path.absolute() in (options.file.absolute(), options.model.absolute()):
             parser.error(f"{path} would be written over")
     if options.qrels is not None and options.qrels.absolute() == options.out.absolute():
@@ -203,8 +206,10 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         )
     except LetorError as error:
         if "num_features" in error.what:  # an option that this command takes from the model
+            error.what = error.what.replace("data.num_features=", "the number of features, ")
             error.mend = f"{options.model} takes {model.num_features} features: give lists with these alone"
         error.mend = error.mend.replace(", or set data.regroup=true", "")  # this command reads list by list
+        error.mend = re.sub(r"name its ending, such as .*", "name it with --groups", error.mend)
         error.mend = re.sub(r"data\.\w+", lambda key: f"--{key[0][5:].replace('_', '-')}", error.mend)
         print(f"error: {error}", file=sys.stderr)
         raise SystemExit(MISTAKE) from None

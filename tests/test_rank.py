@@ -163,11 +163,14 @@ def test_missing_values_are_those_of_the_run(ranked, tmp_path):
     ("arguments", "message"),
     [
         (["nothing", "FILE", "-o", "RUN"], "nothing is not there"),
-        (["MODEL", "WIDE", "-o", "RUN"], r"above data.num_features=5; mend: .*MODEL takes 5 features"),
+        (["MODEL", "WIDE", "-o", "RUN"], r"above the number of features, 5; mend: .*MODEL takes 5 features"),
         (["MODEL", "AGAIN", "-o", "RUN"], "its rows began in line 1; mend: bring them together\n"),
         (["MODEL", "TWICE", "-o", "RUN"], "mend: set --duplicates to first, last or sum"),
         (["MODEL", "SHARES", "-o", "RUN", "--qrels", "QRELS"], "label 0.5; mend: qrels hold whole numbers"),
         (["MODEL", "FILE", "-o", "RUN", "--tag", "two words"], "one word"),
+        (["MODEL", "BARE", "-o", "RUN"], "no qid:.*name it with --groups\n"),
+        (["MODEL", "BELOW", "-o", "RUN", "--qrels", "QRELS"], "the label '-1' is negative"),
+        (["MODEL", "FILE", "-o", "MODEL/variables"], "is a folder; mend: name a file"),
         (["MODEL", "FILE", "-o", "FILE"], "would be written over"),
         (["MODEL", "FILE", "-o", "nowhere/RUN"], "its folder is not there"),
         (["MODEL", "FILE", "-o", "RUN", "--threads", "0"], "at least 1"),
@@ -181,6 +184,8 @@ def test_a_mistake_is_named_and_nothing_is_written(ranked, tmp_path, monkeypatch
     (tmp_path / "AGAIN").write_text("1 qid:1 1:1\n1 qid:2 1:1\n1 qid:1 1:1\n")
     (tmp_path / "TWICE").write_text("1 qid:1 1:1 1:2\n")
     (tmp_path / "WIDE").write_text("1 qid:1 6:1\n")
+    (tmp_path / "BARE").write_text("1 1:1\n")
+    (tmp_path / "BELOW").write_text("-1 qid:1 1:1\n")
     (tmp_path / "SHARES").write_text("1 qid:1 1:1\n0.5 qid:2 1:1\n")
     before = sorted(tmp_path.iterdir())
     with pytest.raises(SystemExit) as stopped:

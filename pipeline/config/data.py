@@ -99,7 +99,8 @@ class LetorData:
             path = getattr(self, split)
             if path is None:
                 continue
-            check(Path(path).is_file(), f"data.{split}", path, f"no such file, seen from {Path.cwd()}")
+            found = "not a plain file" if Path(path).exists() else "no such file"
+            check(Path(path).is_file(), f"data.{split}", path, f"{found}, seen from {Path.cwd()}")
             groups = self.groups_of(path)
             check(
                 groups is None or groups.is_file(),

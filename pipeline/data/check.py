@@ -16,6 +16,7 @@ _ROWS = 1 << 16  # documents at a time
 _SHOWN = 20  # examples of a longer list
 _HUGE = 1e30
 _MAX_GRADE = 30.0
+_LIMIT = 1000.0  # the gain of so large a label, summed, is beyond float64
 
 
 def describe(data: dict[str, RankingData], *, own_ids: bool = True) -> dict[str, Any]:
@@ -37,7 +38,7 @@ def describe(data: dict[str, RankingData], *, own_ids: bool = True) -> dict[str,
 
     Raises:
       ValueError: numbers of features differ; a label is negative; a feature is not finite; all training labels are
-        equal; a split has no relevant document.
+        equal or too large; no ranking of a split is better than another.
     """
     num_features = data["train"].num_features
     for split, lists in data.items():
@@ -45,12 +46,12 @@ def describe(data: dict[str, RankingData], *, own_ids: bool = True) -> dict[str,
             raise ValueError(
                 f"{split} has {lists.num_features} features, train has {num_features}; mend: give files of one data set"
             )
-    splits = {split: _describe_split(split, lists) for split, lists in data.items()}
     if len(np.unique(data["train"].labels)) == 1:
         raise ValueError(
             f"every training label is {data['train'].labels[0]:g}: there is nothing to learn; "
             "mend: check that the label is the first number of each line"
         )
+    splits = {split: _describe_split(split, lists) for split, lists in data.items()}
     ranges = {split: _feature_ranges(split, lists.features) for split, lists in data.items()}
     low, high = ranges["train"]
     if (low == high).all():
@@ -135,10 +136,21 @@ def _describe_split(split: str, lists: RankingData) -> dict[str, Any]:
         raise ValueError(
             f"{split} has the label {labels[0]:g}; mend: shift the labels so that 0 is not relevant"
         )
+    if labels[-1] >= _LIMIT:
+        raise ValueError(
+            f"{split} has the label {labels[-1]:g}, whose gain 2^label - 1 is no number; mend: give grades, "
+            "such as 0 to 4"
+        )
     if labels[-1] <= 0:
         raise ValueError(
             f"{split} has no document with a label > 0, so no ranking of it is better than another; "
             "mend: give judged data, or another division into splits"
+        )
+    worst, best = (f.reduceat(lists.labels, lists.offsets[:-1]) for f in (np.minimum, np.maximum))
+    if (worst == best).all():
+        raise ValueError(
+            f"{split} has no query with documents of different labels, so no ranking of it is better than another; "
+            "mend: check that the number behind qid: is the query's, not the document's, and the labels"
         )
     return {
         **_describe_lists(lists),

@@ -39,6 +39,7 @@ def read_letor(
     regroup: bool = False,
     missing_value: float | None = None,
     group_sizes: Path | str | None = None,
+    judged: bool = True,
     out_dir: Path | None = None,
     threads: int | None = None,
     progress: Callable[[int, int], None] | None = None,
@@ -66,6 +67,7 @@ def read_letor(
         overflows float64, as Istella's 1.79769313486232e+308 does, counts as the largest float64.
       group_sizes: LightGBM's .query or XGBoost's .group file, the number of rows of each query, one a line, for a file
         without qid; the ids are "1", "2", ...
+      judged: a label below 0 is an error; False where labels are not used (-1: LETOR 4's sets of unjudged documents).
       out_dir: an existing folder to write the arrays to as `RankingData.save` does, in bounded memory; the
         result is mapped from there.
       threads: that parse; None: one a core, at most 4.
@@ -106,7 +108,7 @@ def read_letor(
     _check(out_dir is None or out_dir.is_dir(), "out_dir", out_dir, "an existing folder")
     _check(threads is None or threads >= 1, "threads", threads, "1 or more")
     _check(block_bytes is None or block_bytes >= 1, "block_bytes", block_bytes, "1 or more")
-    options = Options(num_features, duplicates, unsorted, missing_value, group_sizes is None)
+    options = Options(num_features, duplicates, unsorted, missing_value, group_sizes is None, judged)
     queries = Queries(path, regroup=regroup, group_sizes=None if group_sizes is None else Path(group_sizes))
     matrix = Matrix(None if out_dir is None else out_dir / "features.npy", num_features or 0)
     try:

@@ -34,6 +34,7 @@ class Options(NamedTuple):
     unsorted: str
     missing_value: float | None
     has_qid: bool
+    judged: bool = True  # no label is below 0
 
     @property
     def limit(self) -> int:
@@ -187,7 +188,8 @@ def scan_block(text: bytearray, size: int, options: Options, scratch: Scratch) -
     seen = np.zeros(options.limit + 1 if unique and not ascending else 0, np.int32)
     missing = within_float64(math.nan if options.missing_value is None else options.missing_value)
     num_rows, num_groups, num_odd, num_lines, num_features, widest_line, wrong, where = parse.scan(
-        np.frombuffer(text, np.uint8), size, options.has_qid, ascending, unique, options.limit, missing,
+        np.frombuffer(text, np.uint8), size, options.has_qid, ascending, unique,
+        0.0 if options.judged else -math.inf, options.limit, missing,
         seen, *arrays,
     )  # fmt: skip
     faults = []  # (byte, what, mend)

@@ -23,6 +23,7 @@ def read_lists(
     unsorted: str = "error",
     missing_value: float | None = None,
     group_sizes: Path | None = None,
+    judged: bool = True,
     progress: Callable[[int, int], None] | None = None,
     block_bytes: int | None = None,
 ) -> Iterator[RankingData]:
@@ -31,7 +32,7 @@ def read_lists(
     Args:
       path: the file, with the rows of a query together.
       num_features: the columns; a larger index is an error.
-      duplicates, unsorted, missing_value, group_sizes, progress, block_bytes: as for `read_letor`.
+      duplicates, unsorted, missing_value, group_sizes, judged, progress, block_bytes: as for `read_letor`.
 
     Yields:
       Whole lists in the order of the file.
@@ -40,7 +41,7 @@ def read_lists(
       LetorError: the first thing that is wrong in the file, when it is reached.
     """
     path = Path(path)
-    options = Options(num_features, duplicates, unsorted, missing_value, has_qid=group_sizes is None)
+    options = Options(num_features, duplicates, unsorted, missing_value, group_sizes is None, judged)
     queries = Queries(path, group_sizes=group_sizes)
     # Of the last, unfinished list:
     features, labels = np.zeros((0, num_features), np.float32), np.zeros(0, np.float32)

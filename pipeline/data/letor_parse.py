@@ -343,6 +343,7 @@ def scan(
     has_qid: bool,
     ascending: bool,  # feature ids that fall are an error
     unique: bool,  # a feature id twice in a line is an error
+    lowest: float,  # the smallest label allowed
     limit: int,  # the largest feature id allowed
     missing: float,  # a value that becomes NaN; NaN: none
     seen: np.ndarray,  # int32 [limit + 1] of zeros if unique and not ascending, else anything
@@ -372,7 +373,7 @@ def scan(
             if kind == _BROKEN:
                 wrong = BAD_LABEL
                 break
-            if value < 0:
+            if value < lowest:
                 wrong = NEGATIVE_LABEL
                 break
             if kind == _ODD:

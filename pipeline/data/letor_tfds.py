@@ -152,6 +152,8 @@ def write_tfds(
     """
     if not set(files) <= {"train", "vali", "test"}:
         raise ValueError(f"files has the splits {sorted(files)}; mend: name them train, vali and test")
+    if "group_sizes" in options:
+        raise ValueError("write_tfds takes no group_sizes; mend: write the query ids into the files, as qid:")
     paths = {
         split: [str(path) for path in ([of_split] if isinstance(of_split, (str, Path)) else of_split)]
         for split, of_split in files.items()

@@ -33,7 +33,9 @@ def text_files(config: LetorData, split: str) -> dict[str, Path]:
     return {split: Path(path)} | ({} if groups is None else {f"{split} groups": groups})
 
 
-def read_text(config: LetorData, path: str, folder: Path, *, num_features: int | None) -> RankingData:
+def read_text(
+    config: LetorData, path: str, folder: Path, *, num_features: int | None, judged: bool = True
+) -> RankingData:
     """Reads one of the files into `folder`."""
     from pipeline.data import read_letor  # takes half a second to import: only where text is read
 
@@ -46,6 +48,7 @@ def read_text(config: LetorData, path: str, folder: Path, *, num_features: int |
             regroup=config.regroup,
             missing_value=config.missing_value,
             group_sizes=config.groups_of(path),
+            judged=judged,
             out_dir=folder,
             progress=progress,
         )

@@ -5,10 +5,13 @@ Artifacts: `data`, the splits as arrays; `features`, the transform and the trans
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import json
 import logging
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +29,16 @@ from pipeline.data.unlabelled import read_unlabelled
 _NOT_OF_SPLITS = ("transform", "dir", "data_dir", "group_suffix", "unlabelled", "unlabelled_queries")
 
 log = logging.getLogger(__name__)
+
+
+@contextlib.contextmanager
+def _emptied_on_mistake(folder: Path) -> Iterator[None]:
+    """What was read of an input with a mistake is of no use to the mended one, which has another key."""
+    try:
+        yield
+    except ValueError:
+        shutil.rmtree(folder)
+        raise
 
 
 class DataStage:
@@ -56,11 +69,11 @@ class DataStage:
     @functools.cached_property
     def folder(self) -> Path:
         def make(folder: Path) -> None:
-            write_json(
-                folder / "data.json", describe(read_splits(self.config, folder), own_ids=self._own_ids)
-            )
-            for name, path in input_files(self.config).items():
-                self.store.check_unchanged(path, self.key[name])
+            with _emptied_on_mistake(folder):
+                splits = read_splits(self.config, folder)
+                write_json(folder / "data.json", describe(splits, own_ids=self._own_ids))
+                for name, path in input_files(self.config).items():
+                    self.store.check_unchanged(path, self.key[name])
 
         folder = self.store.get("data", self.key, make)
         described = json.loads((folder / "data.json").read_text())
@@ -102,10 +115,13 @@ class DataStage:
             return None
 
         def make(folder: Path) -> None:
-            lists = read_unlabelled(config, folder, num_features=self.splits["train"].num_features)
-            write_json(folder / "data.json", describe_unlabelled(lists, self.splits, own_ids=self._own_ids))
-            for name, path in self._unlabelled_files().items():
-                self.store.check_unchanged(path, key[name])
+            with _emptied_on_mistake(folder):
+                lists = read_unlabelled(config, folder, num_features=self.splits["train"].num_features)
+                write_json(
+                    folder / "data.json", describe_unlabelled(lists, self.splits, own_ids=self._own_ids)
+                )
+                for name, path in self._unlabelled_files().items():
+                    self.store.check_unchanged(path, key[name])
 
         folder = self.store.get("unlabelled", key, make)
         described = json.loads((folder / "data.json").read_text())

@@ -14,6 +14,7 @@ from pipeline.data.writer import create_npy
 
 _BLOCK_VALUES = 1 << 20  # at a time: bounds the memory, also of float64 intermediates
 _SAMPLE_VALUES = 1 << 24  # that quantiles are taken of: about 120,000 documents of 136 features
+_NARROW = 1e-4  # of logarithms' size: in less than that float32 shows too few of the differences
 
 
 @dataclasses.dataclass(frozen=True)
@@ -132,12 +133,13 @@ class Transform:
 def fit_transform(config: TransformConfig, features: np.ndarray) -> Transform:
     """The transform whose statistics are those of `features` [docs, F], in bounded memory.
 
-    Mean and standard deviation are exact float64 sums over blocks of rows; a feature whose deviation is below
-    1e-6 of its magnitude is constant and gets deviation 1. Quantiles are those of up to 2^24 values, of rows that are
-    spread evenly.
+    Mean and standard deviation are exact float64 sums over blocks of rows; the deviation of a feature is 1e-6 of its
+    magnitude, or 1 if that is less, where it would be smaller than that 1e-6: it is as good as constant. Quantiles are
+    those of up to 2^24 values, of rows that are spread evenly.
 
     Raises:
-      ValueError: `log_except` names a feature that is not there.
+      ValueError: `log_except` names a feature that is not there, or lacks one, such as a time in seconds since 1970,
+        whose logarithms float32 cannot tell apart.
     """
     num_features = features.shape[1]
     plain = Transform(
@@ -150,17 +152,20 @@ def fit_transform(config: TransformConfig, features: np.ndarray) -> Transform:
         deviation=np.ones(num_features, np.float32),
         clip=None,
     )
+    num_rows = min(len(features), max(1, _SAMPLE_VALUES // num_features))
+    sample = features[np.linspace(0, len(features) - 1, num_rows).astype(np.int64)]
+    if plain.log1p or plain.log_offset:
+        _check_logs(config, plain, sample)
     if config.quantiles is not None:
-        num_rows = min(len(features), max(1, _SAMPLE_VALUES // num_features))
-        sample = plain(features[np.linspace(0, len(features) - 1, num_rows).astype(np.int64)])
-        knots, levels = _quantile_knots(sample, config.quantiles)
+        knots, levels = _quantile_knots(plain(sample), config.quantiles)
         plain = dataclasses.replace(plain, knots=knots, levels=levels)
     if not config.standardise:
         return dataclasses.replace(plain, clip=config.clip)
     mean = sum(plain(features[rows]).sum(0, dtype=np.float64) for rows in _blocks(features)) / len(features)
     square = sum(np.square(plain(features[rows]) - mean).sum(0) for rows in _blocks(features)) / len(features)
     deviation = np.sqrt(square)
-    deviation[deviation <= 1e-6 * np.maximum(np.abs(mean), 1e-30)] = 1.0
+    least = 1e-6 * np.maximum(np.abs(mean), 1e-30)
+    deviation = np.where(deviation <= least, np.maximum(least, 1.0), deviation)
     return dataclasses.replace(
         plain, mean=mean.astype(np.float32), deviation=deviation.astype(np.float32), clip=config.clip
     )
@@ -186,6 +191,21 @@ def _log_signs(config: TransformConfig, features: np.ndarray) -> np.ndarray:
         signs = np.select([low >= 0, high <= 0], [1, -1], 0).astype(np.float32)
     signs[np.array(config.log_except, np.int64) - 1] = 0
     return signs
+
+
+def _check_logs(config: TransformConfig, plain: Transform, features: np.ndarray) -> None:
+    """Raises ValueError where the logarithms lose what raw values [docs, F] differ by."""
+    logs = plain(features)
+    size, width = np.abs(logs).max(0), np.ptp(logs, axis=0)
+    low, high = features.min(0), features.max(0)
+    lost = 1 + np.flatnonzero((plain.signs != 0) & (width < _NARROW * size) & (low < high))
+    if len(lost):
+        first = lost[0]
+        numbers = ",".join(map(str, sorted({*config.log_except, *lost.tolist()})))
+        raise ValueError(
+            f"feature {first} goes from {low[first - 1]:.9g} to {high[first - 1]:.9g}, and float32 hardly tells the "
+            f"logarithms apart; mend: data.transform.log_except=[{numbers}]"
+        )
 
 
 def _quantile_knots(sample: np.ndarray, num_quantiles: int) -> tuple[np.ndarray, np.ndarray]:

@@ -1,6 +1,6 @@
 """Lists without labels, which the teacher scores and the student alone learns from.
 
-A file of them is LETOR text like that of the splits; the label that its lines begin with, any number from 0, is
+A file of them is LETOR text like that of the splits; the label that its lines begin with, any number, is
 ignored. In memory their labels are -1.
 """
 
@@ -32,6 +32,6 @@ def read_unlabelled(config: DataConfig, folder: Path, *, num_features: int) -> R
         return RankingData.load(folder)
     assert isinstance(config, LetorData)
     assert config.unlabelled is not None
-    lists = read_text(config, config.unlabelled, folder, num_features=num_features)
+    lists = read_text(config, config.unlabelled, folder, num_features=num_features, judged=False)
     np.save(folder / "labels.npy", np.full(lists.num_docs, -1, np.float32), allow_pickle=False)
     return RankingData.load(folder)

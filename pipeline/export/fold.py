@@ -14,6 +14,9 @@ from pipeline.models.networks import Scorer
 # A feature whose mean is further from 0 than so many deviations is still centred first: in float32 the matrix product
 # would lose the digits that mean and value have in common.
 _MAX_MEAN = 64.0
+_MAX_DEVIATION = (
+    1e30  # of a feature with a larger one the weights, divided by it, would be too small for float32
+)
 
 
 def fold_standardisation(transform: Transform, scorer: Scorer) -> Callable[[tf.Tensor], tf.Tensor] | None:
@@ -24,7 +27,8 @@ def fold_standardisation(transform: Transform, scorer: Scorer) -> Callable[[tf.T
 
         z W + b = (y - shift) W' + b',  W' = W / deviation,  b' = b - ((mean - shift) / deviation) W
 
-    `shift` is 0 but where the mean is large against the deviation. Clipping z is clipping y to mean +- clip deviations.
+    `shift` is 0 but where the mean is large against the deviation, or the deviation is huge: such features are divided
+    by it, too. Clipping z is clipping y to mean +- clip deviations.
 
     Args:
       transform: of raw features.
@@ -38,17 +42,20 @@ def fold_standardisation(transform: Transform, scorer: Scorer) -> Callable[[tf.T
         return None
     first, rest = parts
     mean, deviation = transform.mean.astype(np.float64), transform.deviation.astype(np.float64)
-    shift = np.where(np.abs(mean) > _MAX_MEAN * deviation, mean, 0.0)
+    is_huge = deviation > _MAX_DEVIATION
+    scale = np.where(is_huge, deviation, 1.0)
+    shift = np.where(is_huge | (np.abs(mean) > _MAX_MEAN * deviation), mean, 0.0)
     kernel, bias = (weight.numpy().astype(np.float64) for weight in (first.kernel, first.bias))
     bias = bias - ((mean - shift) / deviation) @ kernel
-    kernel = kernel / deviation[:, None]
+    kernel = kernel / (deviation / scale)[:, None]
     before = dataclasses.replace(
-        transform, mean=shift.astype(np.float32), deviation=np.ones_like(transform.deviation), clip=None
+        transform, mean=shift.astype(np.float32), deviation=scale.astype(np.float32), clip=None
     )
     low = high = None
     if transform.clip is not None:
         low, high = (
-            (mean - shift + sign * transform.clip * deviation).astype(np.float32) for sign in (-1, 1)
+            ((mean - shift + sign * transform.clip * deviation) / scale).astype(np.float32)
+            for sign in (-1, 1)
         )
     kernel, bias = kernel.astype(np.float32), bias.astype(np.float32)
 

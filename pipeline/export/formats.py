@@ -87,7 +87,7 @@ def export(student: RawScorer, test: RankingData, config: ExportConfig, run_dir:
         if not difference <= allowed:
             raise ValueError(
                 f"export.formats={name} gives other scores than Keras, by up to {difference:.3g} ({allowed:.3g} is "
-                "allowed); mend: leave it out, or standardise features that have extreme values"
+                "allowed); mend: leave it out (stage=evaluate: no export), or another data.transform of extreme values"
             )
         _remove(target)
         os.rename(part, target)

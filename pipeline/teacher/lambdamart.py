@@ -29,8 +29,9 @@ def _dataset(data: RankingData, reference: lightgbm.Dataset | None = None) -> li
         query = np.searchsorted(data.offsets, first, side="right") - 1
         raise ValueError(
             f"teacher=lambdamart needs whole relevance labels from 0 to {_MAX_LABEL}; document "
-            f"{first - data.offsets[query] + 1} of query {data.query_ids[query]} has {labels[first]:g} (in all: "
-            f"{len(impossible)} documents); mend: correct the labels in the file, or take another teacher"
+            f"{first - data.offsets[query] + 1} of query {data.query_ids[query]} of {'vali' if reference else 'train'} "
+            f"has {labels[first]:g} (in all: {len(impossible)} documents); "
+            "mend: correct the labels in the file, or take another teacher"
         )
     return lightgbm.Dataset(data.features, labels, group=data.list_sizes, reference=reference)
 

@@ -127,8 +127,8 @@ def test_labels_of_many_values_are_a_range(data):
     assert shown(described)["labels"] == ["0 to 7.25", "0 to 4", "0 to 1"]
     data["vali"].labels[1] = 100
     assert "vali has labels up to 100" in describe(data)["warnings"][0]
-    data["train"] = lists([4], np.array([0.3333333, 0.333333, 1234567, 1234568], np.float32))
-    counts = {"0.333333": 1, "0.3333333": 1, "1234567": 1, "1234568": 1}
+    data["train"] = lists([4], np.array([0.3333333, 0.333333, 123.4567, 123.4568], np.float32))
+    counts = {"0.333333": 1, "0.3333333": 1, "123.4567": 1, "123.4568": 1}
     assert describe(data)["splits"]["train"]["labels"] == counts
 
 
@@ -137,7 +137,14 @@ def test_labels_of_many_values_are_a_range(data):
     [
         ("train", {"labels": np.full(8, 2, np.float32)}, "every training label is 2"),
         ("vali", {"labels": np.zeros(2, np.float32)}, "vali has no document with a label > 0"),
+        ("vali", {"labels": np.ones(2, np.float32)}, "vali has no query with documents of different labels"),
+        (
+            "test",
+            {"offsets": np.arange(4), "query_ids": np.array(["a", "b", "c"])},
+            "test has no query with documents of different labels",
+        ),
         ("test", {"labels": np.array([2, -1, 0], np.float32)}, "test has the label -1"),
+        ("test", {"labels": np.array([1000, 1, 0], np.float32)}, "test has the label 1000, .* is no number"),
         ("train", {"features": np.full((8, 3), 7, np.float32)}, "every feature is the same throughout train"),
         ("test", {"features": np.ones((3, 4), np.float32)}, "test has 4 features, train has 3"),
         (
@@ -197,7 +204,7 @@ def test_the_run_warns_and_stops(tmp_path, caplog):
     files = [f"data.{split}={good}" for split in ("train", "vali", "test")]
     Run(tiny_config(tmp_path, "data=letor", *files, "stage=data"))()
     assert "train and vali share 1 query ids, such as 1" in caplog.text
-    with pytest.raises(ValueError, match="train has no document with a label > 0"):
+    with pytest.raises(ValueError, match="every training label is 0"):
         Run(tiny_config(tmp_path, "data=letor", f"data.train={bad}", *files[1:], "stage=data", run="b"))()
 
 

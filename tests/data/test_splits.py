@@ -55,6 +55,7 @@ def test_what_does_not_fit(config, tmp_path):
     (tmp_path / "vali.txt.group").write_text("4\n2\n")
     with pytest.raises(LetorError, match=r"vali\.txt: holds 5 rows, but .* sum to 6"):
         _ = stage(config, tmp_path).folder
+    assert not list(tmp_path.glob("cache/data/*"))  # the arrays of train had been written
     with pytest.raises(LetorError, match=r"train\.txt:1: no qid.*data\.group_suffix=\.query"):
         _ = stage(dataclasses.replace(config, group_suffix=None), tmp_path).folder
     with pytest.raises(

@@ -208,6 +208,14 @@ def test_a_data_set_is_made_once_and_not_mixed_up(written, tmp_path):
             write_tfds(files, name="mine", data_dir=data_dir, **options)
 
 
+def test_group_sizes_are_refused(written, tmp_path):
+    with pytest.raises(ValueError, match="no group_sizes; mend: write the query ids into the files"):
+        write_tfds(
+            written[0], name="groups", num_features=5, data_dir=tmp_path, group_sizes=tmp_path / "x.query"
+        )
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_files_of_one_name_are_told_apart(tmp_path):
     paths = [tmp_path / folder / "train.txt" for folder in "ab"]
     for query, path in enumerate(paths):

@@ -117,3 +117,26 @@ def test_options_that_cannot_be():
             TransformConfig(**options)
     with pytest.raises(ValueError, match="log_except names feature 6, but the data has 5"):
         fit_transform(TransformConfig(log_except=[6]), RAW)
+
+
+TIMES = (1.7e9 + 1e5 * np.random.default_rng(0).standard_normal((300, 1))).astype(np.float32)
+
+
+@pytest.mark.parametrize("options", [{}, {"log1p": False, "log_offset": 0.01}, {"quantiles": 10}])
+def test_a_logarithm_that_float32_cannot_tell_apart_is_refused(options):
+    """A time in seconds: numpy's and TensorFlow's logarithms differ by a unit in the last place, 0.03 deviations."""
+    raw = np.concatenate([np.ones_like(TIMES), np.abs(TIMES - 1.7e9), TIMES], axis=1)
+    with pytest.raises(
+        ValueError, match=r"feature 3 goes from 1\.699.* mend: data\.transform\.log_except=\[1,3\]"
+    ):
+        fit_transform(TransformConfig(log_except=[1], **options), raw)
+    transform = fit_transform(TransformConfig(log_except=[1, 3], **options), raw)
+    np.testing.assert_allclose(transform.in_graph(tf.constant(raw)), transform(raw), atol=1e-4)
+    assert transform(raw)[:, 2].std() > 0.2
+
+
+def test_what_is_as_good_as_constant_stays_small():
+    raw = np.full((1000, 1), 1.7e9, np.float32)
+    raw[0] = np.nextafter(raw[0], np.inf)
+    transform = fit_transform(TransformConfig(log1p=False), raw)
+    assert np.abs(transform(raw)).max() < 1

@@ -30,7 +30,7 @@ def test_fewer_lists_are_the_first_of_more_and_none_is_a_list_of_a_split():
 
 def test_the_first_column_of_a_file_is_ignored(tmp_path):
     path = tmp_path / "u.txt"
-    path.write_text("3 qid:x 1:0.5\n7 qid:x 2:1\n0 qid:y 1:2 # judged by nobody\n")
+    path.write_text("3 qid:x 1:0.5\n7 qid:x 2:1\n-1 qid:y 1:2 # judged by nobody\n")
     config = LetorData(train=str(path), vali=str(path), test=str(path), unlabelled=str(path))
     lists = read_unlabelled(config, tmp_path, num_features=3)
     assert lists.labels.tolist() == [-1, -1, -1]

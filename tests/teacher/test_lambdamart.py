@@ -67,5 +67,7 @@ def test_members_are_averaged_and_tell_how_far_they_are(tmp_path, data):
 
 def test_labels_that_lambdarank_cannot_take_are_refused(tmp_path, data):
     train = dataclasses.replace(data["train"], labels=data["train"].labels + np.float32(0.5))
-    with pytest.raises(ValueError, match=r"whole relevance labels .* document 1 of query \S+ has \d\.5 "):
+    with pytest.raises(
+        ValueError, match=r"whole relevance labels .* document 1 of query \S+ of train has \d\.5 "
+    ):
         fit_lambdamart(CONFIG, train, data["vali"], tmp_path)
