@@ -283,8 +283,7 @@ def _sweep(overrides: Sequence[str], config_dir: str | None, config_name: str | 
     number = num_jobs(overrides, config_dir, config_name)
     os.environ[COMMAND] = shlex.join(["rankdistil", *sys.argv[1:]])
     sys.argv += [*folder_overrides(overrides), TO_FILE]
-    # As Ctrl-C does, so that jobs are told before this process ends.
-    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(INTERRUPTED))
+    signal.signal(signal.SIGTERM, _terminate)
     sweep = Sweep(folder)
     crashed = False
     try:
@@ -309,11 +308,13 @@ def _sweep(overrides: Sequence[str], config_dir: str | None, config_name: str | 
     raise SystemExit(1 if crashed else code)
 
 
+class _Terminated(SystemExit):
+    """By SIGTERM, outside of training: what is half made is removed on the way out, a sweep's jobs are told."""
+
+
 def _terminate(number: int, frame: object) -> None:
-    """SIGTERM outside of training: what is half made is removed on the way out."""
     signal.signal(signal.SIGTERM, signal.SIG_IGN)  # another one would break into that
-    print("stopped; the same command goes on", file=sys.stderr)
-    raise SystemExit(INTERRUPTED)
+    raise _Terminated(INTERRUPTED)
 
 
 def main() -> None:
@@ -350,6 +351,9 @@ def main() -> None:
             raise
         print(line, file=sys.stderr)
         raise SystemExit(MISTAKE) from None
+    except _Terminated:
+        print("stopped; the same command goes on", file=sys.stderr)
+        raise
     except KeyboardInterrupt:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # another one would break into the interpreter's end
         print("stopped; the same command goes on", file=sys.stderr)

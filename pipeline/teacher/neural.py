@@ -26,7 +26,7 @@ NeuralTeacherConfig = MLPTeacher | AttentionTeacher
 def train_config(config: NeuralTeacherConfig, train: TrainConfig) -> TrainConfig:
     """The run's options of training with the teacher's own in their place."""
     own = ("epochs", "lists_per_batch", "learning_rate", "schedule", "weight_decay", "patience")
-    return dataclasses.replace(train, **{key: getattr(config, key) for key in own})
+    return dataclasses.replace(train, **{key: getattr(config, key) for key in own}, profile=None)
 
 
 def fit_network(

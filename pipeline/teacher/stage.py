@@ -20,6 +20,7 @@ import tensorflow as tf
 
 from pipeline.config import (
     AttentionTeacher,
+    ConfigError,
     EnsembleTeacher,
     LambdaMARTTeacher,
     MLPTeacher,
@@ -212,6 +213,11 @@ class TeacherStage:
             assert self.model_key is not None
             get = functools.partial(self.store.get, "teacher", self.model_key)
             make_together(self.strategy, get, self._train, self.store.work_path("teacher", self.model_key))
+            if not self.store.path("teacher", self.model_key).is_dir():
+                raise ConfigError(
+                    "the teacher that the chief has written is not in this worker's cache; mend: give all workers the "
+                    "same cache_dir"
+                )
 
         def make(folder: Path) -> None:
             for split, data in self.data.splits.items():

@@ -5,16 +5,25 @@ from __future__ import annotations
 import contextlib
 import functools
 import json
+import logging
 import os
 import re
+import signal
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import tensorflow as tf
+from tensorflow.python.distribute.cluster_resolver.slurm_cluster_resolver import (
+    expand_hostlist,
+    expand_tasks_per_node,
+)
 
 from pipeline.config import ConfigError, NetworkConfig, TrainConfig
 from pipeline.training.signals import Interrupted
+
+log = logging.getLogger(__name__)
 
 _MANY_LISTS = 128  # of a batch: it then has chunks as a rule
 
@@ -102,24 +111,54 @@ def _tf_config_workers() -> list[str]:
     try:
         cluster = json.loads(text).get("cluster", {})
         return [*cluster.get("chief", []), *cluster.get("worker", [])]
-    except (ValueError, AttributeError) as error:
+    except (ValueError, AttributeError, TypeError) as error:
         raise ConfigError(f"TF_CONFIG={text!r} is not the JSON that TensorFlow describes: {error}") from None
+
+
+def _of_tf_config() -> tf.distribute.cluster_resolver.ClusterResolver:
+    config = json.loads(os.environ["TF_CONFIG"])
+    task, cluster = config.get("task"), config["cluster"]
+    kind, index = (task.get("type"), task.get("index")) if isinstance(task, dict) else (None, None)
+    if kind not in ("chief", "worker") or str(index) not in map(str, range(len(cluster.get(kind, [])))):
+        raise ConfigError(
+            f"the task {task} in TF_CONFIG is no chief or worker of its cluster {cluster}; mend: "
+            '"task": {"type": "worker", "index": 0} in the first worker, 1 in the second, and so on'
+        )
+    if "ps" in cluster:
+        raise ConfigError(
+            "TF_CONFIG names parameter servers, which train.strategy=multi_worker has none of; mend: leave 'ps' out"
+        )
+    return tf.distribute.cluster_resolver.TFConfigClusterResolver()
+
+
+def _of_slurm() -> tf.distribute.cluster_resolver.ClusterResolver:
+    """(TensorFlow's own needs as many GPUs as tasks, and takes node10 for the node before node9.)"""
+    hosts = expand_hostlist(os.environ["SLURM_STEP_NODELIST"])
+    tasks = expand_tasks_per_node(os.environ["SLURM_STEP_TASKS_PER_NODE"])
+    rank, node = int(os.environ["SLURM_PROCID"]), int(os.environ["SLURM_NODEID"])
+    local = rank - sum(tasks[:node])
+    if not 0 <= local < tasks[node]:
+        raise ConfigError(f"srun put task {rank} on node {node} of {hosts}; mend: srun --distribution=block")
+    port = 10000 + int(os.environ.get("SLURM_JOB_ID", 0)) % 20000  # two jobs may share a node
+    workers = [f"{host}:{port + i}" for host, number in zip(hosts, tasks, strict=True) for i in range(number)]
+    gpus = tf.config.list_physical_devices("GPU")
+    if share := len(gpus) // tasks[node]:  # else srun gave each task its own
+        gpus = gpus[local * share : (local + 1) * share]
+        tf.config.set_visible_devices(gpus, "GPU")
+    return tf.distribute.cluster_resolver.SimpleClusterResolver(
+        tf.train.ClusterSpec({"worker": workers}),
+        task_type="worker",
+        task_id=rank,
+        num_accelerators={"GPU": len(gpus)},
+        rpc_layer="grpc",
+    )
 
 
 def _multi_worker(*, nccl: bool) -> tf.distribute.Strategy:
     if _tf_config_workers():
-        config = json.loads(os.environ["TF_CONFIG"])
-        task, cluster = config.get("task", {}), config["cluster"]
-        if not 0 <= int(task.get("index", -1)) < len(cluster.get(task.get("type"), [])):
-            raise ConfigError(
-                f"the task {task} in TF_CONFIG is none of its cluster {cluster}; mend: "
-                '"task": {"type": "worker", "index": 0} in the first worker, 1 in the second, and so on'
-            )
-        resolver: tf.distribute.cluster_resolver.ClusterResolver = (
-            tf.distribute.cluster_resolver.TFConfigClusterResolver()
-        )
+        resolver = _of_tf_config()
     elif "SLURM_STEP_NUM_TASKS" in os.environ:
-        resolver = tf.distribute.cluster_resolver.SlurmClusterResolver()
+        resolver = _of_slurm()
     else:
         raise ConfigError(
             "train.strategy=multi_worker finds neither TF_CONFIG nor SLURM's variables; mend: set TF_CONFIG in each "
@@ -129,7 +168,25 @@ def _multi_worker(*, nccl: bool) -> tf.distribute.Strategy:
     options = tf.distribute.experimental.CommunicationOptions(
         implementation=communication.NCCL if nccl else communication.RING
     )
-    return tf.distribute.MultiWorkerMirroredStrategy(resolver, options)
+    log.info("waiting until all workers are there: %s", resolver.cluster_spec().as_dict())
+    with _ctrl_c_at_once():
+        return tf.distribute.MultiWorkerMirroredStrategy(resolver, options)
+
+
+@contextlib.contextmanager
+def _ctrl_c_at_once() -> Iterator[None]:
+    """Ctrl-C ends the process in the block, where TensorFlow waits without Python. (SIGTERM TensorFlow takes for itself
+    meanwhile, and would keep.) Afterwards Python has both."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    try:
+        yield
+    finally:
+        for of_signal, handler in before.items():
+            signal.signal(of_signal, handler)
 
 
 def _tpu(name: str | None) -> tf.distribute.Strategy:

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import types
 from pathlib import Path
 
 import numpy as np
@@ -507,12 +508,60 @@ def test_a_strategy_without_its_devices_names_those_found(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "task", [None, {}, {"type": "worker"}, {"type": "worker", "index": 2}, {"type": "chief", "index": 0}]
+    "task",
+    [
+        None,
+        {},
+        {"type": "worker"},
+        {"type": "worker", "index": 2},
+        {"type": "worker", "index": "x"},
+        {"type": "chief", "index": 0},
+        {"type": "evaluator", "index": 0},
+    ],
 )
 def test_a_task_that_is_none_of_the_cluster_is_named(task, monkeypatch):
-    config = {"cluster": {"worker": ["a:1", "b:1"]}} | ({} if task is None else {"task": task})
+    cluster = {"worker": ["a:1", "b:1"], "evaluator": ["c:1"]}
+    config = {"cluster": cluster} | ({} if task is None else {"task": task})
     monkeypatch.setenv("TF_CONFIG", json.dumps(config))
-    with pytest.raises(ConfigError, match=r"the task .* in TF_CONFIG is none of its cluster .*'b:1'.*mend: "):
+    with pytest.raises(
+        ConfigError, match=r"the task .* in TF_CONFIG is no chief or worker of its cluster .*'b:1'.*mend: "
+    ):
+        make_strategy("multi_worker")
+
+
+@pytest.mark.parametrize(
+    ("cluster", "message"),
+    [
+        ({"worker": None}, "is not the JSON that TensorFlow describes"),
+        ({"worker": ["a:1"], "ps": ["b:1"]}, "names parameter servers, .* mend: leave 'ps' out"),
+    ],
+)
+def test_a_cluster_that_cannot_be_is_named(cluster, message, monkeypatch):
+    config = {"cluster": cluster, "task": {"type": "worker", "index": 0}}
+    monkeypatch.setenv("TF_CONFIG", json.dumps(config))
+    with pytest.raises(ConfigError, match=message):
+        make_strategy("multi_worker")
+
+
+@pytest.mark.parametrize(("rank", "node"), [(0, 0), (1, 1), (2, 1), (3, 2)])
+def test_tasks_of_slurm_are_numbered_as_srun_does(rank, node, monkeypatch):
+    """node9 comes before node10; the second node has two tasks."""
+    names = {"STEP_NODELIST": "node[9-10],x", "STEP_TASKS_PER_NODE": "1,2,1", "JOB_ID": "20007"}
+    names |= {"STEP_NUM_TASKS": "4", "PROCID": str(rank), "NODEID": str(node)}
+    for name, value in names.items():
+        monkeypatch.setenv(f"SLURM_{name}", value)
+    found = []
+    made = types.SimpleNamespace(extended=None)
+    monkeypatch.setattr(
+        tf.distribute, "MultiWorkerMirroredStrategy", lambda resolver, options: found.append(resolver) or made
+    )
+    assert make_strategy("multi_worker") is made
+    (resolver,) = found
+    addresses = ["node9:10007", "node10:10007", "node10:10008", "x:10007"]
+    assert resolver.cluster_spec().as_dict() == {"worker": addresses}
+    assert (resolver.task_type, resolver.task_id) == ("worker", rank)
+    monkeypatch.setenv("SLURM_NODEID", str((node + 1) % 3))
+    with pytest.raises(ConfigError, match=r"mend: srun --distribution=block"):
         make_strategy("multi_worker")
 
 

@@ -97,6 +97,20 @@ def test_workers_give_the_curve_and_the_metrics_of_one_device(tmp_path, one_devi
     )  # nothing half-made is left
 
 
+@pytest.mark.slow
+def test_tasks_of_slurm_give_the_curve_of_one_device(tmp_path, one_device):
+    step = {"SLURM_STEP_NUM_TASKS": "2", "SLURM_STEP_NODELIST": "localhost", "SLURM_STEP_TASKS_PER_NODE": "2"}
+    job = step | {"SLURM_NODEID": "0", "SLURM_JOB_ID": str(os.getpid())}
+    workers = [
+        start(tmp_path, "train.strategy=multi_worker", environment=job | {"SLURM_PROCID": str(rank)})
+        for rank in range(2)
+    ]
+    errors = [worker.communicate(timeout=300)[1] for worker in workers]
+    assert [worker.returncode for worker in workers] == [0, 0], "\n".join(errors)
+    (history, _), (expected, _) = history_and_result(tmp_path), one_device
+    assert [row["loss"] for row in history] == pytest.approx([row["loss"] for row in expected], rel=1e-4)
+
+
 def wait_for(found, worker):
     deadline = time.monotonic() + 300
     while not found():
@@ -178,6 +192,34 @@ def test_the_validation_of_the_chief_decides_for_all(tmp_path):
     best = max(range(len(history)), key=lambda epoch: history[epoch]["vali"]["ndcg@10"])
     assert best > 0
     assert len(history) == min(40, best + 1 + 3)
+
+
+@pytest.mark.slow
+def test_workers_stop_outside_of_training_too(tmp_path):
+    """TensorFlow takes SIGTERM for itself where the workers meet."""
+    endless = ("teacher.num_trees=1000000", "teacher.early_stopping=1000000", "train.baseline=false")
+    workers = start_workers(tmp_path, 2, *endless)
+    log = tmp_path / "out" / "log"
+    wait_for(lambda: log.exists() and "stage teacher" in log.read_text(errors="replace"), workers[0])
+    for worker in workers:
+        worker.terminate()
+    try:
+        errors = [worker.communicate(timeout=60)[1] for worker in workers]
+    finally:
+        for worker in workers:
+            worker.kill()
+    assert [worker.returncode for worker in workers] == [INTERRUPTED] * 2, "\n".join(errors)
+    assert all("stopped; the same command goes on" in text for text in errors)
+
+
+@pytest.mark.slow
+def test_a_network_as_teacher_needs_one_cache(tmp_path):
+    options = ("stage=teacher", "teacher=mlp", "teacher.hidden=[4]", "teacher.epochs=2")
+    workers = start_workers(tmp_path, 2, *options, apart=True)
+    errors = [worker.communicate(timeout=300)[1] for worker in workers]
+    assert workers[1].returncode == 2, errors[1]
+    assert "mend: give all workers the same cache_dir" in errors[1]
+    assert not list((tmp_path / "worker_1").rglob("teacher/*/manifest.json"))
 
 
 @pytest.mark.slow
