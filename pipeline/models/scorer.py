@@ -37,6 +37,9 @@ def build_scorer(config: LinearStudent | NetworkConfig, num_features: int, *, se
     Returns:
       A model (features [docs, F], layout) -> [docs]; see `Scorer`.
     """
+    # TensorFlow's optimizer of graphs sorts what it adds up by name: a scorer's last bits would depend on how many
+    # layers the process made before.
+    keras.backend.reset_uids()
     return make_network(config, num_features, seed=seed)
 
 

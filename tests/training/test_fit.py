@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tensorflow as tf
+import tf_keras as keras
 
 from pipeline.config import (
     AttentionStudent,
@@ -231,6 +232,17 @@ def assert_same(a, b):
     assert a[1]["best_epoch"] == b[1]["best_epoch"]
     for x, y in zip(a[0].get_weights(), b[0].get_weights(), strict=True):
         np.testing.assert_array_equal(x, y)
+
+
+def test_the_layers_that_the_process_made_before_change_no_bit(tmp_path):
+    """TensorFlow adds up what dense_99 and dense_100 give in the order of these names."""
+    config = dataclasses.replace(CONFIG, weight_decay=0.01)
+    first = train(tmp_path / "first", config=config, student=STUDENTS["attention"])
+    for before in range(91, 100):
+        keras.backend.reset_uids()
+        for _ in range(before):
+            keras.layers.Dense(1)
+        assert_same(train(tmp_path / str(before), config=config, student=STUDENTS["attention"]), first)
 
 
 class Killed(Exception):
