@@ -213,7 +213,8 @@ class TeacherStage:
             assert self.model_key is not None
             get = functools.partial(self.store.get, "teacher", self.model_key)
             make_together(self.strategy, get, self._train, self.store.work_path("teacher", self.model_key))
-            if not self.store.path("teacher", self.model_key).is_dir():
+            path = self.store.path("teacher", self.model_key)
+            if path not in path.parent.glob("*"):  # which asks a network file system anew
                 raise ConfigError(
                     "the teacher that the chief has written is not in this worker's cache; mend: give all workers the "
                     "same cache_dir"
