@@ -7,8 +7,10 @@ import math
 import sys
 from collections.abc import Iterable
 
+from pipeline.errors import UserError
 
-class ConfigError(ValueError):
+
+class ConfigError(UserError):
     """An option that does not exist, cannot have this value, or has no effect."""
 
 
