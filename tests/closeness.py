@@ -1,7 +1,7 @@
 """How tests compare floats: with an absolute tolerance beside the relative one, so that they pass on any processor.
 
-Two processors, thread counts or builds of oneDNN sum float32 products in other orders. A value near 0 that is the sum of
-larger terms then differs by more than any relative tolerance allows.
+Two processors, thread counts or builds of oneDNN sum float32 products in other orders. A value near 0 that is the sum
+of larger terms then differs by more than any relative tolerance allows.
 """
 
 from __future__ import annotations
