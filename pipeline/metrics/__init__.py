@@ -1,6 +1,6 @@
-"""Ranking metrics in numpy: per query, full lists, deterministic ties. `ndcg_tf` is for graphs."""
+"""Ranking metrics in numpy: per query, full lists, ties averaged by default. `ndcg_tf` is for graphs."""
 
-from pipeline.metrics.ndcg import ndcg, ranked_ndcg
+from pipeline.metrics.ndcg import mean_ndcg, ndcg, ranked_ndcg
 from pipeline.metrics.ranked import NoRelevant, RankedLists, Ties, rank_lists
 from pipeline.metrics.ranking import (
     average_precision,
@@ -18,6 +18,7 @@ __all__ = [
     "Ties",
     "average_precision",
     "err",
+    "mean_ndcg",
     "mrr",
     "ndcg",
     "rank_lists",

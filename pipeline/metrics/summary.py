@@ -20,7 +20,7 @@ def ranking_metrics(
     *,
     cutoffs: Sequence[int] = (1, 5, 10),
     max_grade: float = 4,
-    ties: Ties = "index",
+    ties: Ties = "average",
 ) -> dict[str, np.ndarray]:
     """Per-query values of every metric, from one sort of the documents.
 
@@ -28,7 +28,7 @@ def ranking_metrics(
       scores: [docs], in the layout of `RankingData`; full lists.
       labels: [docs].
       offsets: [queries + 1].
-      cutoffs: those of NDCG.
+      cutoffs: the k of each `ndcg@k`.
       max_grade: the highest grade of the data set, for ERR.
       ties: the rule for equal scores, as in `pipeline.metrics.ndcg`.
 
@@ -51,10 +51,10 @@ def ranking_metrics(
 
 
 def summarise(per_query: Mapping[str, np.ndarray]) -> dict[str, Any]:
-    """The means of what `ranking_metrics` gives, fit for JSON.
+    """The means of the values from `ranking_metrics`, as JSON.
 
-    NDCG has one mean a convention: a blank query (none relevant) counts 0 (`zero`), is left out (`skip`;
-    None if that leaves no query) or counts 1 (`one`). MRR, MAP, ERR have one mean: such a query counts 0.
+    NDCG has one mean for each convention: a blank query (no relevant document) counts 0 (`zero`), is left out (`skip`;
+    None if no query remains) or counts 1 (`one`). MRR, MAP and ERR have one mean: a blank query counts 0.
 
     Raises:
       ValueError: no queries.
@@ -65,7 +65,7 @@ def summarise(per_query: Mapping[str, np.ndarray]) -> dict[str, Any]:
     means: dict[str, Any] = {}
     for name, values in per_query.items():
         if len(values) == 0:
-            raise ValueError(f"{name}: there is no query to take a mean over")
+            raise ValueError(f"{name}: no queries to average")
         zero = float(fill_blank(values, "zero").mean())
         if not name.startswith("ndcg@"):
             means[name] = zero
