@@ -10,11 +10,12 @@ from pipeline.metrics.ranking import (
     ranked_err,
     ranked_mrr,
 )
-from pipeline.metrics.summary import ranking_metrics, summarise
+from pipeline.metrics.summary import TieEffect, ranking_metrics, summarise, tie_effect
 
 __all__ = [
     "NoRelevant",
     "RankedLists",
+    "TieEffect",
     "Ties",
     "average_precision",
     "err",
@@ -28,4 +29,5 @@ __all__ = [
     "ranked_ndcg",
     "ranking_metrics",
     "summarise",
+    "tie_effect",
 ]
