@@ -112,7 +112,7 @@ class NeuralTraining:
     lists_per_batch: int = 16  # over all replicas together
     learning_rate: float = 2e-3
     schedule: str = "cosine"  # of the learning rate: constant, cosine
-    weight_decay: float = 4.0  # decoupled (AdamW)
+    weight_decay: float = 0.01  # decoupled (AdamW)
     patience: int = 0  # epochs without a better validation NDCG@10 before the end; 0: run all epochs
     scores: ScoresConfig = dataclasses.field(default_factory=ScoresConfig)
 

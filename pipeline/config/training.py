@@ -96,9 +96,11 @@ class GateConfig:
 @dataclasses.dataclass(frozen=True)
 class EvaluateConfig:
     no_relevant: str = "skip"  # how the tables count a query without a relevant document: skip, zero, one
-    ties: str = "index"  # order of equal scores: index (as in the data), pessimistic
+    ties: str = (
+        "average"  # equal scores: average (the mean over all their orders), index (row order), pessimistic
+    )
     gate: GateConfig = dataclasses.field(default_factory=GateConfig)
 
     def __post_init__(self) -> None:
         one_of("evaluate.no_relevant", self.no_relevant, ("skip", "zero", "one"))
-        one_of("evaluate.ties", self.ties, ("index", "pessimistic"))
+        one_of("evaluate.ties", self.ties, ("average", "index", "pessimistic"))

@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import TypedDict
 
 import numpy as np
+from scipy import stats
 
 
 class Comparison(TypedDict):
-    """Model `a` against model `b`; JSON-safe. What too few queries cannot tell is None."""
+    """Model `a` against model `b`, as JSON. A value that needs more queries is None."""
 
     a: str
     b: str
@@ -32,14 +33,14 @@ def compare(
 ) -> Comparison:
     """Paired comparison of two models' per-query values (Student's paired t-test, two-sided).
 
-    Only queries where both have a value (not NaN) take part; `queries` is their number. `difference` is the
-    mean of a - b, `ci95` its 95 % confidence interval, `p` the test's; all values equal give p = 1. One
-    query gives a difference, no interval and no p; no query gives none of them. A tie is an equal value.
+    Uses the queries for which both have a value (not NaN); `queries` is their number. `difference` is the mean of
+    a - b, `ci95` its 95 % confidence interval and `p` the p-value, which is 1 where all values are equal. One query
+    gives a difference but no interval and no p; no query gives none of them. A tie is an equal value.
 
     Args:
       a_values: float [queries], NaN where the query has no value.
       b_values: the same queries in the same order.
-      a: name of the first model, copied to the result, as are `b` and `metric`.
+      a: the name of the first model; `a`, `b` and `metric` are copied to the result.
 
     Raises:
       ValueError: the two are not both [queries].
@@ -47,8 +48,6 @@ def compare(
     >>> compare([0.5, 0.75, 1.0, np.nan], [0.25, 0.75, 0.25, np.nan])["difference"]
     0.3333333333333333
     """
-    from scipy import stats  # takes half a second; who only trains need not wait
-
     a_values, b_values = np.asarray(a_values), np.asarray(b_values)
     if a_values.ndim != 1 or a_values.shape != b_values.shape:
         raise ValueError(f"{a} {a_values.shape} and {b} {b_values.shape} must both be [queries]")
@@ -58,7 +57,7 @@ def compare(
     mean = float(differences.mean()) if len(differences) else None
     ci95, p = None, None
     if len(differences) >= 2 and mean is not None:
-        if np.ptp(differences) == 0:  # no spread: the test statistic would be x / 0
+        if np.ptp(differences) == 0:  # without variance the test would divide by 0
             ci95, p = [mean, mean], 1.0 if mean == 0 else 0.0
         else:
             test = stats.ttest_rel(a_values, b_values)

@@ -1,4 +1,4 @@
-"""The gate: is the student good enough to be let through?"""
+"""The gate: does the student reach the limits of evaluate.gate?"""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _METRIC = "ndcg@10"
 
 
 class Check(TypedDict):
-    """One thing asked. `value` is None where the test split cannot tell; that fails."""
+    """One limit. `value` is None where the test split is too small to tell; then the check fails."""
 
     name: str
     value: float | None
@@ -28,55 +28,35 @@ class Gate(TypedDict):
 def judge(
     result: Mapping[str, Any], config: GateConfig, *, no_relevant: NoRelevant = "skip", split: str = "test"
 ) -> Gate | None:
-    """The verdict on the student of a result.json; None where the gate asks nothing.
+    """The verdict on the student; None where the gate has no limit.
 
     Args:
-      result: its `models` and `comparisons`.
-      config: what is asked.
-      no_relevant: the convention of the NDCG of which the student must have its share.
-      split: whose metrics count; `comparisons` are of the test split.
+      result: `models` and `comparisons` of result.json.
+      config: the limits.
+      no_relevant: the convention of the NDCG in the share of the teacher's.
+      split: the split of that NDCG; the comparisons are of the test split.
     """
     if not config.asks:
         return None
     checks: list[Check] = []
-    student = result["models"]["student"]
+    models = result["models"]
     if config.min_share_of_teacher is not None:
-        own, teacher = (
-            result["models"][model]["metrics"][split][_METRIC][no_relevant]
-            for model in ("student", "teacher")
+        student, teacher = (
+            models[model]["metrics"][split][_METRIC][no_relevant] for model in ("student", "teacher")
         )
-        share = own / teacher if own is not None and teacher else None
-        checks.append(
-            {
-                "name": f"share of the teacher's {_METRIC.upper()}",
-                "value": share,
-                "limit": f">= {config.min_share_of_teacher:g}",
-                "passed": share is not None and share >= config.min_share_of_teacher,
-            }
-        )
+        share = student / teacher if student is not None and teacher else None
+        checks.append(_at_least("share of the teacher's NDCG@10", share, config.min_share_of_teacher))
     if config.not_below_baseline:
-        (found,) = (
-            c
-            for c in result["comparisons"]
-            if (c["a"], c["b"], c["metric"]) == ("student", "baseline", _METRIC)
-        )
-        interval = found["ci95"]
-        checks.append(
-            {
-                "name": f"not below the baseline: {_METRIC.upper()} gain at best (95 % CI)",
-                "value": None if interval is None else interval[1],
-                "limit": ">= 0",
-                "passed": interval is not None and interval[1] >= 0,
-            }
-        )
+        pair = ("student", "baseline", _METRIC)
+        (found,) = (c for c in result["comparisons"] if (c["a"], c["b"], c["metric"]) == pair)
+        highest = None if found["ci95"] is None else found["ci95"][1]
+        checks.append(_at_least("not below the baseline: NDCG@10 gain at best (95 % CI)", highest, 0.0))
     if config.max_us_per_doc is not None:
-        cost = student["us_per_doc"]
-        checks.append(
-            {
-                "name": "us a document",
-                "value": cost,
-                "limit": f"<= {config.max_us_per_doc:g}",
-                "passed": cost is not None and cost <= config.max_us_per_doc,
-            }
-        )
+        cost, limit = models["student"]["us_per_doc"], config.max_us_per_doc
+        passed = cost is not None and cost <= limit
+        checks.append(Check(name="us a document", value=cost, limit=f"<= {limit:g}", passed=passed))
     return {"passed": all(check["passed"] for check in checks), "checks": checks}
+
+
+def _at_least(name: str, value: float | None, limit: float) -> Check:
+    return Check(name=name, value=value, limit=f">= {limit:g}", passed=value is not None and value >= limit)

@@ -1,4 +1,4 @@
-"""What scoring costs."""
+"""The cost of scoring."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Callable
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-LIST_SIZE = 120  # documents a query in MSLR-WEB30K, mean
+LIST_SIZE = 120  # the mean number of documents of an MSLR-WEB30K query
 
 
 def latency(
@@ -19,50 +19,39 @@ def latency(
     repetitions: int = 15,
     clock: Callable[[], float] = time.process_time,
 ) -> dict[str, float]:
-    """Microseconds a document that `score` takes: the least of several calls after one to warm up.
+    """Microseconds per document that `score` takes: the minimum over several calls, after one call to warm up.
 
-    Trees are scored on one thread. TensorFlow's cannot be limited once it runs; their CPU time adds up.
+    Tree ensembles score on one thread. TensorFlow's threads cannot be limited after its start; the default clock adds
+    up their CPU time.
 
     Args:
-      score: (features [docs, F], offsets of lists of 120 documents) -> scores [docs]. It runs until its result is a
-        numpy array.
-      features: float32 [docs, F], rows to score; repeated or cut to the sizes needed.
+      score: (features [docs, F], offsets of lists of 120 documents) -> scores [docs], as a numpy array.
+      features: float32 [docs, F], rows to score; repeated or cut to the number of documents.
       bulk_docs: documents in the bulk call.
-      repetitions: timed calls of each size.
-      clock: seconds; CPU time of all threads, which other processes change least, unless another is given.
+      repetitions: timed calls of each kind.
+      clock: seconds; by default the CPU time of all threads, which other processes influence least.
 
     Returns:
-      `us_per_doc` (one bulk call) and `us_per_doc_list120` (one list of 120 documents a call).
+      `us_per_doc` (calls of `bulk_docs` documents) and `us_per_doc_list120` (calls of one list of 120 documents).
 
     Raises:
       ValueError: no documents, or scores of another shape.
     """
     if len(features) == 0:
         raise ValueError("features has no documents to time")
+
+    def us_per_doc(num_docs: int) -> float:
+        rows = features[np.arange(num_docs) % len(features)]
+        offsets = np.append(np.arange(0, num_docs, LIST_SIZE), num_docs)
+        shape = np.shape(score(rows, offsets))
+        if shape != (num_docs,):
+            raise ValueError(f"score must give [{num_docs}] scores for {num_docs} documents, not {shape}")
+        seconds = []
+        for _ in range(repetitions):
+            start = clock()
+            score(rows, offsets)
+            seconds.append(clock() - start)
+        return min(seconds) / num_docs * 1e6
+
     with threadpool_limits(1, user_api="openmp"):
-        return {
-            "us_per_doc": _microseconds_per_doc(score, features, bulk_docs, repetitions, clock),
-            f"us_per_doc_list{LIST_SIZE}": _microseconds_per_doc(
-                score, features, LIST_SIZE, repetitions, clock
-            ),
-        }
-
-
-def _microseconds_per_doc(
-    score: Callable[[np.ndarray, np.ndarray], np.ndarray],
-    features: np.ndarray,
-    num_docs: int,
-    repetitions: int,
-    clock: Callable[[], float],
-) -> float:
-    rows = features[np.arange(num_docs) % len(features)]
-    offsets = np.append(np.arange(0, num_docs, LIST_SIZE), num_docs)
-    shape = np.shape(score(rows, offsets))
-    if shape != (num_docs,):
-        raise ValueError(f"score must give [{num_docs}] scores for {num_docs} documents, not {shape}")
-    seconds = []
-    for _ in range(repetitions):
-        start = clock()
-        np.asarray(score(rows, offsets))
-        seconds.append(clock() - start)
-    return min(seconds) / num_docs * 1e6
+        return {"us_per_doc": us_per_doc(bulk_docs), f"us_per_doc_list{LIST_SIZE}": us_per_doc(LIST_SIZE)}

@@ -6,7 +6,6 @@ import csv
 import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TextIO
 
 import numpy as np
 
@@ -17,13 +16,13 @@ _QUERY_COLUMNS = ["query_id", "num_docs", "num_relevant"]
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class PerQuery:
-    """What per_query.csv holds.
+    """The contents of per_query.csv.
 
     Attributes:
       query_ids: str [queries].
       num_docs: int64 [queries].
       num_relevant: int64 [queries], documents with label > 0.
-      metrics: model -> metric -> float64 [queries], NaN where it has no value.
+      metrics: model -> metric -> float64 [queries], NaN where the query has no value.
     """
 
     query_ids: np.ndarray
@@ -32,37 +31,32 @@ class PerQuery:
     metrics: dict[str, dict[str, np.ndarray]]
 
 
-def write_per_query(
-    file: Path | TextIO, data: RankingData, metrics: Mapping[str, Mapping[str, np.ndarray]]
-) -> None:
-    """Writes a row a query: id, list size, number of relevant documents, a cell for each `model/metric`.
+def write_per_query(path: Path, data: RankingData, metrics: Mapping[str, Mapping[str, np.ndarray]]) -> None:
+    """Writes one row for each query: id, list size, number of relevant documents, one cell for each `model/metric`.
 
-    Numbers are written in full, so that reading gives the same bits; NaN (no relevant document) is an empty
-    cell. A query id may hold anything printable; one that a spreadsheet would take for a formula gets a ' in
-    front, which `read_per_query` takes away. An open file needs `newline=""`.
+    Numbers are written with all digits, so that reading gives the same bits; NaN (no relevant document) is an empty
+    cell. A query id may hold any printable text. One that a spreadsheet would run as a formula gets a ' in front, which
+    `read_per_query` removes.
 
     Raises:
-      ValueError: a metric that does not have one value a query.
+      ValueError: a metric that does not have one value for each query.
     """
     columns = {f"{model}/{metric}": v for model, values in metrics.items() for metric, v in values.items()}
     for name, values in columns.items():
         if np.shape(values) != (data.num_queries,):
             raise ValueError(f"{name}: shape {np.shape(values)}, must be ({data.num_queries},), one a query")
-    if isinstance(file, Path):
-        with file.open("w", encoding="utf-8", newline="") as opened:
-            write_per_query(opened, data, metrics)
-        return
     num_relevant = np.bincount(data.list_of_doc, weights=data.labels > 0, minlength=data.num_queries)
-    writer = csv.writer(file, lineterminator="\n")
-    writer.writerow([*_QUERY_COLUMNS, *columns])
-    table = np.column_stack([np.empty((data.num_queries, 0)), *columns.values()])
-    facts = zip(data.query_ids, data.list_sizes, num_relevant.astype(int), table.tolist(), strict=True)
-    for query_id, num_docs, relevant, row in facts:
-        writer.writerow([_as_text(query_id), num_docs, relevant, *("" if v != v else repr(v) for v in row)])
+    cells = [["" if v != v else repr(float(v)) for v in values] for values in columns.values()]
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow([*_QUERY_COLUMNS, *columns])
+        ids = map(_as_text, data.query_ids)
+        writer.writerows(zip(ids, data.list_sizes, num_relevant.astype(int), *cells, strict=True))
 
 
 def _as_text(query_id: str) -> str:
-    """
+    """The query id as a cell that no spreadsheet runs as a formula.
+
     >>> [_as_text(query_id) for query_id in ("q1", "-5", "=1+1", "-x", "'q")]
     ['q1', '-5', "'=1+1", "'-x", "''q"]
     """
@@ -75,26 +69,20 @@ def _as_text(query_id: str) -> str:
     return query_id
 
 
-def read_per_query(file: Path | TextIO) -> PerQuery:
-    """Reads what `write_per_query` wrote. An open file needs `newline=""`.
+def read_per_query(path: Path) -> PerQuery:
+    """Reads a file of `write_per_query`.
 
     Raises:
       ValueError: another header, or a row with more or fewer cells.
     """
-    if isinstance(file, Path):
-        with file.open(encoding="utf-8", newline="") as opened:
-            return read_per_query(opened)
-    reader = csv.reader(file)
-    header = next(reader, [])
+    with path.open(encoding="utf-8", newline="") as file:
+        header, *rows = list(csv.reader(file)) or [[]]
     names = header[len(_QUERY_COLUMNS) :]
     if header[: len(_QUERY_COLUMNS)] != _QUERY_COLUMNS or not all("/" in name for name in names):
-        raise ValueError(
-            f"per_query.csv must begin with {','.join(_QUERY_COLUMNS)},MODEL/METRIC..., not {header}"
-        )
-    rows = list(reader)
+        raise ValueError(f"{path}: must begin with {','.join(_QUERY_COLUMNS)},MODEL/METRIC..., not {header}")
     for number, row in enumerate(rows, start=1):
         if len(row) != len(header):
-            raise ValueError(f"per_query.csv: query {number} has {len(row)} cells, the header {len(header)}")
+            raise ValueError(f"{path}: query {number} has {len(row)} cells, the header {len(header)}")
     metrics: dict[str, dict[str, np.ndarray]] = {}
     for column, name in enumerate(names, start=len(_QUERY_COLUMNS)):
         model, metric = name.split("/", 1)

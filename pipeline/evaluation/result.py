@@ -1,4 +1,4 @@
-"""Parts of result.json."""
+"""`run` of result.json: which code, which versions and which device made the result."""
 
 from __future__ import annotations
 
@@ -7,35 +7,17 @@ import os
 import platform
 import subprocess
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import tensorflow as tf
-
-from pipeline.data import RankingData
-from pipeline.metrics import Ties, ranking_metrics
 
 _PACKAGES = ("tensorflow", "tf-keras", "tensorflow-ranking", "lightgbm", "numpy", "hydra-core")
 
 
-def metrics_of_splits(
-    scores: Mapping[str, np.ndarray], data: Mapping[str, RankingData], *, ties: Ties
-) -> dict[str, dict[str, np.ndarray]]:
-    """Every metric of every query, float64 [queries], for the scores [docs] of each split."""
-    # One scale for ERR whatever split is looked at; five grades are the least.
-    max_grade = max(4.0, *(float(lists.labels.max()) for lists in data.values()))
-    return {
-        split: ranking_metrics(
-            values, data[split].labels, data[split].offsets, max_grade=max_grade, ties=ties
-        )
-        for split, values in scores.items()
-    }
-
-
 def provenance() -> dict[str, Any]:
-    """The commit, the versions and the device that a result comes from."""
+    """The commit, the versions, the device and the clock of a result."""
     return {
         "commit": _commit(),
         "versions": {"python": platform.python_version()}
@@ -46,14 +28,14 @@ def provenance() -> dict[str, Any]:
 
 
 def scoring_clock() -> tuple[str, Callable[[], float]]:
-    """Name and clock of us_per_doc: `CPU`, the time of all threads; `elapsed` where a GPU does the work."""
+    """Name and clock of us_per_doc: `CPU` time of all threads, or `elapsed` time where a GPU computes."""
     if tf.config.list_physical_devices("GPU"):
         return "elapsed", time.perf_counter
     return "CPU", time.process_time
 
 
 def device() -> str:
-    """What TensorFlow computes on."""
+    """The device that TensorFlow computes on."""
     gpus = tf.config.list_physical_devices("GPU")
     if gpus:
         return ", ".join(
@@ -63,7 +45,7 @@ def device() -> str:
 
 
 def _commit() -> str | None:
-    """The commit of the checkout that this package runs from; an installed one's is what its image says, or None."""
+    """The commit of this checkout; for an installed package RANKDISTIL_COMMIT, which the Docker image sets, or None."""
     root = Path(__file__).resolve().parents[2]
     if not (root / ".git").exists():
         return os.environ.get("RANKDISTIL_COMMIT")

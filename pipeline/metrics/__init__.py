@@ -1,6 +1,6 @@
-"""Ranking metrics in numpy: per query, full lists, deterministic ties. `ndcg_tf` is for graphs."""
+"""Ranking metrics in numpy: per query, full lists, ties averaged by default. `ndcg_tf` is for graphs."""
 
-from pipeline.metrics.ndcg import ndcg, ranked_ndcg
+from pipeline.metrics.ndcg import mean_ndcg, ndcg, ranked_ndcg
 from pipeline.metrics.ranked import NoRelevant, RankedLists, Ties, rank_lists
 from pipeline.metrics.ranking import (
     average_precision,
@@ -10,14 +10,16 @@ from pipeline.metrics.ranking import (
     ranked_err,
     ranked_mrr,
 )
-from pipeline.metrics.summary import ranking_metrics, summarise
+from pipeline.metrics.summary import TieEffect, ranking_metrics, summarise, tie_effect
 
 __all__ = [
     "NoRelevant",
     "RankedLists",
+    "TieEffect",
     "Ties",
     "average_precision",
     "err",
+    "mean_ndcg",
     "mrr",
     "ndcg",
     "rank_lists",
@@ -27,4 +29,5 @@ __all__ = [
     "ranked_ndcg",
     "ranking_metrics",
     "summarise",
+    "tie_effect",
 ]

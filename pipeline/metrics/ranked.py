@@ -1,4 +1,4 @@
-"""The order that scores give to every list: found once, shared by all metrics and cut-offs."""
+"""Ranks the documents of every list by score, once for all metrics and cut-offs, with a rule for ties."""
 
 from __future__ import annotations
 
@@ -9,23 +9,27 @@ from typing import Literal, get_args
 import numpy as np
 from numpy.typing import ArrayLike
 
-Ties = Literal["index", "pessimistic"]
+Ties = Literal["average", "index", "pessimistic"]
 NoRelevant = Literal["skip", "zero", "one"]
 
 _BLANK_VALUE = {"skip": np.nan, "zero": 0.0, "one": 1.0}
-_MAX_LABEL = 1000.0  # 2^label, summed over a list, must stay finite in float64
+_MAX_LABEL = 1000.0  # the sum of 2^label over a list must stay finite in float64
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class RankedLists:
-    """Full lists one after the other, each with its best document first.
+    """All lists, one after the other, each with its best document first.
+
+    A place is an index into these arrays.
 
     Attributes:
-      order: int64 [docs], the row of the data that stands at each place.
-      labels: float64 [docs], the labels in that order.
-      list_of_doc: int64 [docs], rising.
+      order: int64 [docs], the row of the data at each place.
+      labels: float64 [docs], the label at each place.
+      list_of_doc: int64 [docs], the list of each place, ascending.
       rank: int64 [docs], 1 for the first document of a list.
-      offsets: int64 [lists + 1]; list q is the places `offsets[q]:offsets[q + 1]` and may be empty.
+      offsets: int64 [lists + 1]; list q has the places `offsets[q]:offsets[q + 1]` and may be empty.
+      tie_group: int64 [docs], ascending from 0 without gaps. Metrics average over all orders of the documents of a
+        group. With the rules `index` and `pessimistic` each document has a group of its own.
     """
 
     order: np.ndarray
@@ -33,6 +37,7 @@ class RankedLists:
     list_of_doc: np.ndarray
     rank: np.ndarray
     offsets: np.ndarray
+    tie_group: np.ndarray
 
     @property
     def num_lists(self) -> int:
@@ -49,14 +54,22 @@ class RankedLists:
         return self.sum_by_list(self.labels > 0).astype(np.int64)
 
     @functools.cached_property
-    def rank_of_row(self) -> np.ndarray:
-        """int64 [docs]: the rank of each row of the data."""
-        ranks = np.empty_like(self.rank)
-        ranks[self.order] = self.rank
-        return ranks
+    def group_start(self) -> np.ndarray:
+        """int64 [groups]: the first place of each tie group."""
+        return np.flatnonzero(np.diff(self.tie_group, prepend=-1))
+
+    @functools.cached_property
+    def group_size(self) -> np.ndarray:
+        """int64 [groups]: the number of documents in each tie group."""
+        return np.bincount(self.tie_group)
+
+    def mean_over_ties(self, values: np.ndarray) -> np.ndarray:
+        """float64 [docs]: for each place the mean of `values` [docs] over its tie group."""
+        means: np.ndarray = (np.bincount(self.tie_group, weights=values) / self.group_size)[self.tie_group]
+        return means
 
     def sum_by_list(self, values: np.ndarray, places: np.ndarray | slice = slice(None)) -> np.ndarray:
-        """float64 [lists]: sums over each list of `values`, one for each of `places`; 0 for an empty list."""
+        """float64 [lists]: the sum over each list of `values`, which has one value for each of `places`."""
         sums: np.ndarray = np.bincount(self.list_of_doc[places], weights=values, minlength=self.num_lists)
         return sums
 
@@ -74,22 +87,20 @@ class RankedLists:
 
 
 def rank_lists(
-    scores: ArrayLike, labels: ArrayLike, offsets: ArrayLike, *, ties: Ties = "index"
+    scores: ArrayLike, labels: ArrayLike, offsets: ArrayLike, *, ties: Ties = "average"
 ) -> RankedLists:
-    """Sorts the documents of each list by falling score.
-
-    Equal scores: `ties="index"` keeps the order of the rows; `ties="pessimistic"` puts the lower label first,
-    then the earlier row. Every floating-point type up to 64 bits is compared at its full precision.
+    """Sorts the documents of each list by descending score.
 
     Args:
-      scores: [docs].
+      scores: [docs]. Every floating-point type up to 64 bits is compared at its full precision.
       labels: [docs], in 0..1000.
       offsets: integers [lists + 1] from 0 to docs, as in `RankingData`; empty lists are allowed here.
-      ties: the rule for equal scores.
+      ties: the rule for documents with equal scores. `average`: each metric is its expected value over all orders of
+        these documents (McSherry and Najork, ECIR 2008; scikit-learn's `ndcg_score`). `index`: they keep the order of
+        the rows. `pessimistic`: the lower label comes first.
 
     Raises:
-      ValueError: shapes that do not match, a score that is not finite, a label out of its range, an unknown
-        rule.
+      ValueError: shapes that do not match, a score that is not finite, a label out of range, an unknown rule.
 
     >>> rank_lists([1.0, 2.0, 5.0, 5.0], [0, 1, 1, 0], [0, 2, 4], ties="pessimistic").order.tolist()
     [1, 0, 3, 2]
@@ -107,24 +118,27 @@ def rank_lists(
     if not np.isfinite(scores).all():
         row = int(np.flatnonzero(~np.isfinite(scores))[0])
         raise ValueError(f"scores must be finite; document {row} has {scores[row]}")
-    broken = ~((labels >= 0) & (labels <= _MAX_LABEL))  # true for NaN as well
-    if broken.any():
-        row = int(np.flatnonzero(broken)[0])
+    invalid = np.flatnonzero(~((labels >= 0) & (labels <= _MAX_LABEL)))  # NaN is invalid too
+    if len(invalid):
+        row = int(invalid[0])
         raise ValueError(
             f"labels must be 0..{_MAX_LABEL:.0f} (mask padding); document {row} has {labels[row]}"
         )
 
     list_of_doc = np.repeat(np.arange(len(sizes)), sizes)
-    keys = (-scores, list_of_doc) if ties == "index" else (labels, -scores, list_of_doc)
+    keys = (labels, -scores, list_of_doc) if ties == "pessimistic" else (-scores, list_of_doc)
     order = np.lexsort(keys)  # stable, so the row decides last
     rank = np.arange(1, len(scores) + 1) - offsets[list_of_doc]
-    return RankedLists(order, labels[order], list_of_doc, rank, offsets)
+    tie_group = np.arange(len(scores))
+    if ties == "average":
+        tie_group = np.cumsum((rank == 1) | (np.diff(scores[order], prepend=np.nan) != 0)) - 1
+    return RankedLists(order, labels[order], list_of_doc, rank, offsets, tie_group)
 
 
 def rank_padded(
-    scores: ArrayLike, labels: ArrayLike, mask: ArrayLike | None = None, *, ties: Ties = "index"
+    scores: ArrayLike, labels: ArrayLike, mask: ArrayLike | None = None, *, ties: Ties = "average"
 ) -> RankedLists:
-    """`rank_lists` of the documents that `mask` keeps of [lists, list_size], or of one list [list_size].
+    """`rank_lists` for padded lists [lists, list_size] or for one list [list_size]; `mask` is true where a document is.
 
     Raises:
       ValueError: as `rank_lists`, and for shapes that differ or have more dimensions.
@@ -142,7 +156,7 @@ def rank_padded(
 
 
 def fill_blank(values: np.ndarray, no_relevant: NoRelevant) -> np.ndarray:
-    """`values` [lists] with its NaN (lists without a relevant document) as the convention counts them.
+    """Replaces NaN in `values` [lists], the value of a list without a relevant document, by what the convention says.
 
     Raises:
       ValueError: an unknown convention.

@@ -1,9 +1,10 @@
-"""All metrics of one model on one split, per query, and their means."""
+"""All metrics of one model on one split, per query, their means, and how far ties matter."""
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -20,7 +21,7 @@ def ranking_metrics(
     *,
     cutoffs: Sequence[int] = (1, 5, 10),
     max_grade: float = 4,
-    ties: Ties = "index",
+    ties: Ties = "average",
 ) -> dict[str, np.ndarray]:
     """Per-query values of every metric, from one sort of the documents.
 
@@ -28,7 +29,7 @@ def ranking_metrics(
       scores: [docs], in the layout of `RankingData`; full lists.
       labels: [docs].
       offsets: [queries + 1].
-      cutoffs: those of NDCG.
+      cutoffs: the k of each `ndcg@k`.
       max_grade: the highest grade of the data set, for ERR.
       ties: the rule for equal scores, as in `pipeline.metrics.ndcg`.
 
@@ -51,10 +52,10 @@ def ranking_metrics(
 
 
 def summarise(per_query: Mapping[str, np.ndarray]) -> dict[str, Any]:
-    """The means of what `ranking_metrics` gives, fit for JSON.
+    """The means of the values from `ranking_metrics`, as JSON.
 
-    NDCG has one mean a convention: a blank query (none relevant) counts 0 (`zero`), is left out (`skip`;
-    None if that leaves no query) or counts 1 (`one`). MRR, MAP, ERR have one mean: such a query counts 0.
+    NDCG has one mean for each convention: a blank query (no relevant document) counts 0 (`zero`), is left out (`skip`;
+    None if no query remains) or counts 1 (`one`). MRR, MAP and ERR have one mean: a blank query counts 0.
 
     Raises:
       ValueError: no queries.
@@ -65,7 +66,7 @@ def summarise(per_query: Mapping[str, np.ndarray]) -> dict[str, Any]:
     means: dict[str, Any] = {}
     for name, values in per_query.items():
         if len(values) == 0:
-            raise ValueError(f"{name}: there is no query to take a mean over")
+            raise ValueError(f"{name}: no queries to average")
         zero = float(fill_blank(values, "zero").mean())
         if not name.startswith("ndcg@"):
             means[name] = zero
@@ -77,3 +78,39 @@ def summarise(per_query: Mapping[str, np.ndarray]) -> dict[str, Any]:
             "one": float(fill_blank(values, "one").mean()),
         }
     return means
+
+
+# Its keys are those of result.json, so one of them is no Python name.
+TieEffect = TypedDict(
+    "TieEffect",
+    {"pairs": int, "tied_pairs": int, "ndcg@10_worst": float | None, "ndcg@10_best": float | None},
+)
+
+
+def tie_effect(scores: ArrayLike, labels: ArrayLike, offsets: ArrayLike) -> TieEffect:
+    """How many document pairs of a list have equal scores, and how far their order moves the mean NDCG@10.
+
+    `ndcg@10_worst` and `ndcg@10_best` are the means over the lists with a relevant document (None without such a list)
+    if each group of tied documents had the worst or the best order. Arguments and errors as `rank_lists`.
+
+    >>> tie_effect([1.0, 1.0, 0.0], [0, 1, 0], [0, 3])
+    {'pairs': 3, 'tied_pairs': 1, 'ndcg@10_worst': 0.6309297535714575, 'ndcg@10_best': 1.0}
+    """
+    ranked = rank_lists(scores, labels, offsets)
+    judged = ranked.num_relevant > 0
+
+    def mean_ndcg(key: np.ndarray) -> float | None:
+        labels = ranked.labels[np.lexsort((key, ranked.tie_group))]
+        ordered = dataclasses.replace(ranked, labels=labels, tie_group=np.arange(len(labels)))
+        return float(ranked_ndcg(ordered)[judged].mean()) if judged.any() else None
+
+    return {
+        "pairs": _num_pairs(np.diff(ranked.offsets)),
+        "tied_pairs": _num_pairs(ranked.group_size),
+        "ndcg@10_worst": mean_ndcg(ranked.labels),
+        "ndcg@10_best": mean_ndcg(-ranked.labels),
+    }
+
+
+def _num_pairs(sizes: np.ndarray) -> int:
+    return int((sizes * (sizes - 1) // 2).sum())

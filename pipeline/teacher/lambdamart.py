@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,29 +10,17 @@ import numpy as np
 
 from pipeline.config import LambdaMARTTeacher
 from pipeline.data import RankingData
+from pipeline.errors import UserError
+from pipeline.metrics import mean_ndcg
+from pipeline.threads import num_threads
 
 if TYPE_CHECKING:
-    import lightgbm  # takes half a second to import: only where it is used
+    import lightgbm  # takes half a second to import, so the functions that use it import it
 
-_FEW = 1024  # documents
-_MAX_LABEL = 30  # LightGBM's default gains, 2^label - 1, go this far
-
-
-def _dataset(data: RankingData, reference: lightgbm.Dataset | None = None) -> lightgbm.Dataset:
-    import lightgbm
-
-    labels = data.labels
-    impossible = np.flatnonzero((labels != np.round(labels)) | (labels > _MAX_LABEL))
-    if len(impossible):
-        first = impossible[0]
-        query = np.searchsorted(data.offsets, first, side="right") - 1
-        raise ValueError(
-            f"teacher=lambdamart needs whole relevance labels from 0 to {_MAX_LABEL}; document "
-            f"{first - data.offsets[query] + 1} of query {data.query_ids[query]} of {'vali' if reference else 'train'} "
-            f"has {labels[first]:g} (in all: {len(impossible)} documents); "
-            "mend: correct the labels in the file, or take another teacher"
-        )
-    return lightgbm.Dataset(data.features, labels, group=data.list_sizes, reference=reference)
+_FEW_DOCS = 1024
+# Both limits are constants in LightGBM's source.
+_MAX_LABEL = 30  # its gains, 2^label - 1, are a table of this length
+_MAX_DOCS_PER_QUERY = 10_000  # of the lambdarank objective
 
 
 def fit_lambdamart(
@@ -41,21 +28,40 @@ def fit_lambdamart(
     train: RankingData,
     vali: RankingData,
     folder: Path,
-    grown: Callable[[int], None] = lambda trees: None,
+    grown: Callable[[int], None] = lambda num_trees: None,
 ) -> None:
-    """Trains the members and writes each as LightGBM text, `member-<n>.txt`, cut at its best tree.
+    """Trains the members and writes each as LightGBM text, `member-<n>.txt`, up to its best tree.
 
-    The result depends on data and config alone, not on the number of threads. `grown` is told how many trees there are,
-    a member that stopped early counted as whole.
+    The best tree has the highest validation NDCG@10, ties averaged. The result depends on the data and the config, not
+    on the number of threads. Calls `grown(num_trees)` after each tree; a member that stopped early counts in full.
+
+    Raises:
+      UserError: labels or list sizes that LightGBM does not accept.
     """
     import lightgbm
+
+    _check_labels(train, "train")
+    _check_labels(vali, "vali")
+    longest = int(train.list_sizes.argmax())
+    num_docs = train.list_sizes[longest]
+    if num_docs > _MAX_DOCS_PER_QUERY:
+        raise UserError(
+            f"query {train.query_ids[longest]} has {num_docs:,} documents; LightGBM trains on at most "
+            f"{_MAX_DOCS_PER_QUERY:,} documents a query",
+            where="teacher=lambdamart, train split",
+            fix="remove rows of this query from the training file, or give some of them another query id; or use "
+            "another teacher, such as teacher=mlp",
+        )
+
+    def vali_ndcg(scores: np.ndarray, dataset: lightgbm.Dataset) -> tuple[str, float, bool]:
+        value = mean_ndcg(scores, vali.labels, vali.offsets, cutoffs=(10,))["ndcg@10"]
+        return "ndcg@10", float(np.nan_to_num(value)), True
 
     for member in range(config.members):
         before = member * config.num_trees
         parameters = {
             "objective": "lambdarank",
-            "metric": "ndcg",
-            "eval_at": [10],
+            "metric": "None",
             "lambdarank_truncation_level": config.truncation_level,
             "learning_rate": config.learning_rate,
             "num_leaves": config.num_leaves,
@@ -67,15 +73,17 @@ def fit_lambdamart(
             "seed": config.seed + member,
             "deterministic": True,
             "force_row_wise": True,
-            "num_threads": os.cpu_count(),
+            "num_threads": num_threads(),
             "verbosity": -1,
         }
-        trainset = _dataset(train)
+        trainset = lightgbm.Dataset(train.features, train.labels, group=train.list_sizes)
+        valiset = lightgbm.Dataset(vali.features, vali.labels, group=vali.list_sizes, reference=trainset)
         booster = lightgbm.train(
             parameters,
             trainset,
             config.num_trees,
-            valid_sets=[_dataset(vali, trainset)],
+            valid_sets=[valiset],
+            feval=vali_ndcg,
             callbacks=[
                 lightgbm.early_stopping(config.early_stopping, verbose=False),
                 lambda now, before=before: grown(before + now.iteration + 1),
@@ -84,26 +92,33 @@ def fit_lambdamart(
         booster.save_model(folder / f"member-{member}.txt", num_iteration=booster.best_iteration)
 
 
+def _check_labels(data: RankingData, split: str) -> None:
+    invalid = np.flatnonzero((data.labels != np.round(data.labels)) | (data.labels > _MAX_LABEL))
+    if len(invalid):
+        first = invalid[0]
+        query = data.list_of_doc[first]
+        raise UserError(
+            f"document {first - data.offsets[query] + 1} of query {data.query_ids[query]} has the label "
+            f"{data.labels[first]:g} ({len(invalid)} such documents); LightGBM needs whole labels from 0 to "
+            f"{_MAX_LABEL}",
+            where=f"teacher=lambdamart, {split} split",
+            fix="correct the labels in the file, or use another teacher, such as teacher=mlp",
+        )
+
+
 class LambdaMART:
-    """The members in a folder; scores are their mean."""
+    """The members in a folder; the score is their mean."""
 
     def __init__(self, folder: Path) -> None:
         import lightgbm
 
-        paths = sorted(folder.glob("member-*.txt"))
-        self.members = [lightgbm.Booster(model_file=path) for path in paths]
-
-        trees = (tree for member in self.members for tree in member.dump_model()["tree_info"])
-        self.num_parameters: int | None = sum(
-            2 * tree["num_leaves"] - 1 for tree in trees
-        )  # thresholds, leaves
-
-    @property
-    def num_trees(self) -> int:
-        return sum(member.num_trees() for member in self.members)
+        self.members = [lightgbm.Booster(model_file=path) for path in sorted(folder.glob("member-*.txt"))]
+        trees = [tree for member in self.members for tree in member.dump_model()["tree_info"]]
+        self.num_trees = len(trees)
+        self.num_parameters: int | None = sum(2 * tree["num_leaves"] - 1 for tree in trees)  # splits, leaves
 
     def __call__(self, features: np.ndarray, offsets: np.ndarray | None = None, /) -> np.ndarray:
         """Raw features float32 [docs, F] -> float64 [docs]."""
-        # For a list or two LightGBM's threads cost more than they bring, on a busy machine a thousand times as much.
-        threads = {"num_threads": 1} if len(features) < _FEW else {}
+        # For a list or two, starting LightGBM's threads takes longer than scoring.
+        threads = {"num_threads": 1} if len(features) < _FEW_DOCS else {}
         return np.mean([member.predict(features, **threads) for member in self.members], axis=0)

@@ -1,12 +1,17 @@
-"""The named step between the teacher's raw scores and the loss: cap(scale * transform(t) + offset)."""
+"""From the teacher's raw scores t to the logits of the loss: cap(scale * transform(t) + offset)."""
 
 from __future__ import annotations
 
 import itertools
+import logging
 
 import numpy as np
+from scipy import optimize, stats
 
-from pipeline.config import ScoresConfig
+from pipeline.config import ConfigError, ScoresConfig
+from pipeline.errors import UserError
+
+log = logging.getLogger(__name__)
 
 
 def _per_list(reduce: np.ufunc, values: np.ndarray, offsets: np.ndarray) -> np.ndarray:
@@ -14,20 +19,61 @@ def _per_list(reduce: np.ufunc, values: np.ndarray, offsets: np.ndarray) -> np.n
     return np.repeat(reduce.reduceat(values, offsets[:-1]), np.diff(offsets))
 
 
+def _is_constant(scores: np.ndarray, offsets: np.ndarray) -> np.ndarray:
+    """bool [lists]: all scores of the list are equal within float64 rounding."""
+    low, high = (reduce.reduceat(scores, offsets[:-1]) for reduce in (np.minimum, np.maximum))
+    return high - low <= 1e-12 * np.maximum(np.abs(low), np.abs(high))
+
+
+def check_teacher_ranks(scores: np.ndarray, offsets: np.ndarray, split: str) -> None:
+    """Checks that the teacher tells documents apart. A list of one document says nothing and does not count.
+
+    Args:
+      scores: [docs], raw.
+      offsets: [queries + 1].
+      split: named in the messages.
+
+    Raises:
+      UserError: every list has equal scores only. From half of the lists on it is a warning.
+    """
+    several = np.diff(offsets) > 1
+    num_tied = int((_is_constant(scores, offsets) & several).sum())
+    num_lists = int(several.sum())
+    if 2 * num_tied < num_lists or not num_lists:
+        return
+    where = f"teacher scores of the {split} split"
+    fix = (
+        "give teacher=lambdamart more data or a smaller teacher.min_docs_in_leaf; for teacher=run_file check that the "
+        "file holds the scores of the model"
+    )
+    if num_tied == num_lists:
+        raise UserError(
+            f"the teacher ranks nothing: in each of the {num_lists:,} queries all documents have the same score",
+            where=where,
+            fix=fix,
+        )
+    log.warning(
+        "%s: THE TEACHER RANKS LITTLE: in %s of %s queries all documents have the same score, so a student learns "
+        "nothing from them. Fix: %s",
+        where,
+        f"{num_tied:,}",
+        f"{num_lists:,}",
+        fix,
+    )
+
+
 def zscore(scores: np.ndarray, offsets: np.ndarray) -> np.ndarray:
     """Each list's scores with mean 0 and standard deviation 1; zeros where they are all equal. [docs] -> [docs]."""
-    sizes = np.repeat(np.diff(offsets), np.diff(offsets))
-    centred = scores - _per_list(np.add, scores, offsets) / sizes
-    deviation = np.sqrt(_per_list(np.add, centred**2, offsets) / sizes)
-    # A list of equal scores says nothing: all zeros.
-    constant = deviation <= 1e-12 * _per_list(np.maximum, np.abs(scores), offsets)
-    return np.where(constant, 0.0, centred / np.where(constant, 1.0, deviation))
+    sizes = np.diff(offsets)
+    mean = np.repeat(np.add.reduceat(scores, offsets[:-1]) / sizes, sizes)
+    variance = np.add.reduceat((scores - mean) ** 2, offsets[:-1]) / sizes
+    constant = np.repeat(_is_constant(scores, offsets), sizes)
+    deviation = np.sqrt(np.repeat(variance, sizes))
+    return np.where(constant, 0.0, (scores - mean) / np.where(constant, 1.0, deviation))
 
 
 def _rank(scores: np.ndarray, offsets: np.ndarray) -> np.ndarray:
-    """-log2(1 + rank), rank 1 the best, ties share their mean rank."""
-    from scipy import stats  # takes half a second to import
-
+    """-log2(1 + rank), where rank 1 is the best and tied documents share their mean rank."""
     ranks = np.concatenate([stats.rankdata(-scores[a:b]) for a, b in itertools.pairwise(offsets)])
     return -np.log2(1.0 + ranks)
 
@@ -57,18 +103,19 @@ def entropy_matched_scale(target: float, scores: np.ndarray, offsets: np.ndarray
     """The scale that gives the lists a mean softmax entropy of `target` nats, by bisection.
 
     Raises:
-      ValueError: no scale between 1e-6 and 1e6 does.
+      ConfigError: no scale between 1e-6 and 1e6 does.
     """
-    from scipy import optimize
 
     def excess(log_scale: float) -> float:
         return mean_entropy(np.exp(log_scale) * scores, offsets) - target
 
     low, high = np.log(1e-6), np.log(1e6)
     if excess(low) < 0 or excess(high) > 0:
-        raise ValueError(
-            f"teacher.scores.entropy={target} cannot be reached: these scores can have "
-            f"{excess(high) + target:.3g} to {excess(low) + target:.3g} nats"
+        raise ConfigError(
+            f"no scale gives these scores that entropy; they can have {excess(high) + target:.3g} to "
+            f"{excess(low) + target:.3g} nats",
+            where=f"teacher.scores.entropy={target}",
+            fix="give a number in this range",
         )
     return float(np.exp(optimize.bisect(excess, low, high, xtol=1e-9)))
 
@@ -82,13 +129,13 @@ def transform_scores(
       config: which transform.
       scores: [docs], the raw scores, any sign and range.
       offsets: int64 [queries + 1].
-      num_fitted: lists, from the first on, that the scale of an entropy is fitted to; None: all.
+      num_fitted: the entropy is that of the first `num_fitted` lists; None: of all.
 
     Returns:
       float32 [docs].
 
     Raises:
-      ValueError: scores do not fit the offsets or are not finite.
+      ValueError: scores that do not fit the offsets or are not finite.
     """
     if scores.shape != (offsets[-1],):
         raise ValueError(f"{len(scores)} teacher scores for {offsets[-1]} documents")

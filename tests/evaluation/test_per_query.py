@@ -1,7 +1,5 @@
 """per_query.csv: what is written is read."""
 
-import io
-
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -41,16 +39,14 @@ def test_the_file(tmp_path):
     np.testing.assert_equal(got.metrics, metrics)
 
 
-def test_real_metrics_come_back_to_the_last_bit():
+def test_real_metrics_come_back_to_the_last_bit(tmp_path):
     rng = np.random.default_rng(0)
     data = ranking_data(
         [f"q{i}" for i in range(30)], labels=rng.integers(0, 5, 465) * (rng.random(465) < 0.2)
     )
     metrics = {m: ranking_metrics(rng.random(465), data.labels, data.offsets) for m in ("teacher", "student")}
-    file = io.StringIO(newline="")
-    write_per_query(file, data, metrics)
-    file.seek(0)
-    got = read_per_query(file)
+    write_per_query(tmp_path / "per_query.csv", data, metrics)
+    got = read_per_query(tmp_path / "per_query.csv")
     np.testing.assert_equal(got.metrics, metrics)
     np.testing.assert_array_equal(got.num_relevant == 0, np.isnan(metrics["teacher"]["map"]))
 
@@ -68,11 +64,14 @@ def test_any_query_id(query_ids, tmp_path_factory):
     assert got.metrics["a"]["map"].tolist() == [i / 7 for i in range(len(query_ids))]
 
 
-def test_what_is_refused():
+def test_what_is_refused(tmp_path):
+    path = tmp_path / "per_query.csv"
     with pytest.raises(ValueError, match=r"a/map: shape \(3,\), must be \(2,\)"):
-        write_per_query(io.StringIO(), ranking_data(["1", "2"]), {"a": {"map": np.zeros(3)}})
+        write_per_query(path, ranking_data(["1", "2"]), {"a": {"map": np.zeros(3)}})
     for text in ("", "query,num_docs,num_relevant\n", "query_id,num_docs,num_relevant,map\n"):
+        path.write_text(text)
         with pytest.raises(ValueError, match="must begin with query_id,num_docs,num_relevant"):
-            read_per_query(io.StringIO(text))
+            read_per_query(path)
+    path.write_text("query_id,num_docs,num_relevant,a/map\n1,1,0,\n2,1,0\n")
     with pytest.raises(ValueError, match="query 2 has 3 cells, the header 4"):
-        read_per_query(io.StringIO("query_id,num_docs,num_relevant,a/map\n1,1,0,\n2,1,0\n"))
+        read_per_query(path)

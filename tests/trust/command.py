@@ -62,7 +62,7 @@ def _command(folder, command, log, limits):
     if "threads" in limits:
         tf.config.threading.set_intra_op_parallelism_threads(limits["threads"])
         tf.config.threading.set_inter_op_parallelism_threads(limits["threads"])
-        os.cpu_count = lambda: limits["threads"]  # LightGBM's
+        os.environ["OMP_NUM_THREADS"] = str(limits["threads"])  # for LightGBM
     if "memory_bytes" in limits:
         tf.zeros([])  # starts its threads: without memory for these it ends by itself, with no error to read
         now = psutil.Process().memory_info().vms
