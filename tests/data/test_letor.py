@@ -16,7 +16,8 @@ import numpy as np
 import pytest
 from sklearn.datasets import load_svmlight_file
 
-from pipeline.data import LetorError, RankingData, letor_matrix, letor_parse, read_letor
+from pipeline.data import LetorError, RankingData, read_letor
+from pipeline.data.letor import checks, matrix
 
 GOOD = b"2 qid:a 1:0.5 3:-1e1 # doc 1\n0 qid:a 2:7\n1 qid:b 3:4\n"
 GOOD_FEATURES = [[0.5, 0, -10], [0, 7, 0], [0, 0, 4]]
@@ -186,7 +187,7 @@ def test_num_features(tmp_path):
         [0, 0],
         [0, 0],
     ]
-    assert read(tmp_path, f"0 qid:1 {letor_parse.MAX_INDEX}:3\n").num_features == 1_000_000
+    assert read(tmp_path, f"0 qid:1 {checks.MAX_INDEX}:3\n").num_features == 1_000_000
     wrong = error(tmp_path, GOOD, num_features=2)
     assert wrong.line == 1
     assert "'3:-1e1' is above data.num_features=2" in wrong.what

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from pipeline.data import LetorError, read_letor
-from pipeline.data.letor_lists import read_lists
+from pipeline.data.letor.lists import read_lists
 
 
 @pytest.fixture(scope="module")
