@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import os
-import re
 import sys
 import time
 from collections.abc import Sequence
@@ -18,7 +17,7 @@ import yaml
 from pipeline.artifacts import atomic
 from pipeline.data import LetorError
 from pipeline.data.letor import DUPLICATES, UNSORTED
-from pipeline.data.letor_lists import read_lists
+from pipeline.data.letor.lists import read_lists
 from pipeline.data.progress import reading
 from pipeline.data.sources import PUBLISHED
 from pipeline.export.load import ExportedModel, ModelError, load_exported
@@ -205,13 +204,8 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
             groups=options.groups,
         )
     except LetorError as error:
-        if "num_features" in error.what:  # an option that this command takes from the model
-            error.what = error.what.replace("data.num_features=", "the number of features, ")
-            error.mend = f"{options.model} takes {model.num_features} features: give lists with these alone"
-        error.mend = error.mend.replace(", or set data.regroup=true", "")  # this command reads list by list
-        error.mend = re.sub(r"name its ending, such as .*", "name it with --groups", error.mend)
-        error.mend = re.sub(r"data\.\w+", lambda key: f"--{key[0][5:].replace('_', '-')}", error.mend)
-        print(f"error: {error}", file=sys.stderr)
+        names = {name: f"--{name.replace('_', '-')}" for name in ("duplicates", "unsorted", "missing_value")}
+        print(f"error: {error.named(names | {'group_sizes': '--groups'})}", file=sys.stderr)
         raise SystemExit(MISTAKE) from None
     except (ModelError, ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)

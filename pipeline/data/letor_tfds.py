@@ -13,7 +13,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from pipeline.artifacts import file_digest
-from pipeline.data.letor import read_letor
+from pipeline.data.letor.reader import read_letor
 
 
 @dataclasses.dataclass

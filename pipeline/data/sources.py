@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import IO
 
 from pipeline.config import PublishedData, YahooData
-from pipeline.data.letor_text import LetorError
+from pipeline.data.letor import LetorError
 from pipeline.data.progress import reading
 from pipeline.data.ranking import RankingData
 from pipeline.data.writer import RankingWriter
@@ -183,8 +183,8 @@ def read_published(config: PublishedData, located: Located, folder: Path) -> dic
                     )
             except LetorError as error:  # names a copy that will be gone
                 where = path if located.archive is None else located.archive / name
-                mend = f"get it again from {published.page}; if it is meant so, use data=letor: {error.mend}"
-                raise LetorError(where, error.line, error.what, mend) from error
+                fix = f"get it again from {published.page}; if the content is intended, use data=letor: {error.fix}"
+                raise LetorError(error.what, where, error.line, fix=fix) from error
     if share:
         whole = data.pop("train")
         data |= hold_out(whole, share, folder)

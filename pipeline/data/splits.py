@@ -5,12 +5,19 @@ from __future__ import annotations
 from pathlib import Path
 
 from pipeline.config import DataConfig, LetorData, PublishedData, SyntheticData, TFDSData
+from pipeline.data.letor import LetorError
 from pipeline.data.progress import reading
 from pipeline.data.ranking import RankingData
 from pipeline.data.sources import locate, read_published
 from pipeline.data.synthetic import make_synthetic
 
 SPLITS = ("train", "vali", "test")
+# The option for each argument of read_letor that a user can set.
+OPTIONS = {
+    name: f"data.{name}" for name in ("num_features", "duplicates", "unsorted", "regroup", "missing_value")
+} | {
+    "group_sizes": "data.group_suffix (such as .query) if files beside it hold the number of rows of each query"
+}
 
 
 def input_files(config: DataConfig) -> dict[str, Path]:
@@ -40,18 +47,21 @@ def read_text(
     from pipeline.data import read_letor  # takes half a second to import: only where text is read
 
     with reading(Path(path).name) as progress:
-        return read_letor(
-            path,
-            num_features=num_features,
-            duplicates=config.duplicates,
-            unsorted=config.unsorted,
-            regroup=config.regroup,
-            missing_value=config.missing_value,
-            group_sizes=config.groups_of(path),
-            judged=judged,
-            out_dir=folder,
-            progress=progress,
-        )
+        try:
+            return read_letor(
+                path,
+                num_features=num_features,
+                duplicates=config.duplicates,
+                unsorted=config.unsorted,
+                regroup=config.regroup,
+                missing_value=config.missing_value,
+                group_sizes=config.groups_of(path),
+                judged=judged,
+                out_dir=folder,
+                progress=progress,
+            )
+        except LetorError as error:
+            raise error.named(OPTIONS) from error
 
 
 def read_splits(config: DataConfig, folder: Path) -> dict[str, RankingData]:

@@ -5,7 +5,7 @@ import pytest
 
 from pipeline.config import LetorData, SyntheticData
 from pipeline.data.check import describe_unlabelled
-from pipeline.data.letor import read_letor
+from pipeline.data.letor.reader import read_letor
 from pipeline.data.synthetic import make_synthetic, make_unlabelled
 from pipeline.data.unlabelled import read_unlabelled
 

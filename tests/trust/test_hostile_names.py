@@ -11,7 +11,7 @@ import pytest
 from pipeline.cli import compose
 from pipeline.config import ConfigError
 from pipeline.data import RankingData, read_letor
-from pipeline.data.letor_text import LetorError
+from pipeline.data.letor import LetorError
 from pipeline.data.sources import extracted
 from pipeline.evaluation.per_query import read_per_query, write_per_query
 from tests.trust.command import FAST, run

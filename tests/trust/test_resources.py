@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from pipeline.artifacts import Store
-from pipeline.data import letor as letor_module
+from pipeline.data.letor import reader as letor_module
 from pipeline.run import Run
 from tests.conftest import tiny_config
 from tests.trust.command import finished, metrics, run

@@ -1,4 +1,4 @@
-"""Files of text, plain or compressed, to blocks of whole lines."""
+"""Text files, plain or compressed, in blocks of complete lines."""
 
 from __future__ import annotations
 
@@ -14,32 +14,20 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
-BINARY_MEND = "give the text itself, plain or as .gz, .bz2 or .xz; unpack other archives first"
+from pipeline.data.letor.errors import LetorError
 
-PADDING = b"\n" * 64  # behind the text that is parsed, so that the parser can read ahead
+BINARY_FIX = "give the text itself, plain or as .gz, .bz2 or .xz; unpack other archives first"
+
+PADDING = b"\n" * 8  # follows each block, so that the parser can look ahead without a bounds check
 
 _MAX_LINE_BYTES = 1 << 26
 _LEAST_BLOCK, _LARGEST_BLOCK = 1 << 19, 1 << 21  # bytes
-_BLOCKS = 256  # of a file, within these: large, since each hand-over to a thread costs, but little beside the arrays
+_BLOCKS = 256  # in a file, within these limits
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
-class LetorError(ValueError):
-    """What is wrong with a file, where, and what to do; `line` counts from 1 and is None for the file as a whole."""
-
-    def __init__(self, path: Path, line: int | None, what: str, mend: str) -> None:
-        super().__init__(path, line, what, mend)
-        self.path = path
-        self.line = line
-        self.what = what
-        self.mend = mend
-
-    def __str__(self) -> str:
-        return f"{self.path}{'' if self.line is None else f':{self.line}'}: {self.what}; mend: {self.mend}"
-
-
 class _Decompressed(io.RawIOBase):
-    """.bz2 and .xz of one stream or several. bz2.open and lzma.open end in silence at damage after the first."""
+    """.bz2 and .xz of one or more streams. bz2.open and lzma.open ignore damage after the first stream."""
 
     def __init__(self, file: IO[bytes], new_stream: Callable[[], Any]) -> None:
         self._file = file
@@ -53,7 +41,7 @@ class _Decompressed(io.RawIOBase):
         while True:
             data = b""
             if self._stream.eof:
-                data = self._stream.unused_data.lstrip(b"\0")  # .xz may be padded
+                data = self._stream.unused_data.lstrip(b"\0")  # .xz files may have padding
                 while not data:
                     more = self._file.read(1 << 16)
                     if not more:
@@ -63,7 +51,7 @@ class _Decompressed(io.RawIOBase):
             elif self._stream.needs_input:
                 data = self._file.read(1 << 16)
                 if not data:
-                    raise EOFError("it ends in the middle")
+                    raise EOFError("the stream is incomplete")
             text = self._stream.decompress(data, len(buffer))
             if text:
                 buffer[: len(text)] = text
@@ -72,15 +60,15 @@ class _Decompressed(io.RawIOBase):
 
 @contextlib.contextmanager
 def _opened(path: Path) -> Iterator[tuple[io.BufferedIOBase, io.BufferedReader]]:
-    """-> (the text, the file as it lies on the disk)."""
+    """-> (the text, the file on the disk)."""
     try:
         file = path.open("rb")
     except OSError as error:
-        mend = "give the name of one file" if isinstance(error, IsADirectoryError) else "check the name"
-        raise LetorError(path, None, f"cannot be opened ({error.strerror})", mend) from error
+        fix = "give the name of one file" if isinstance(error, IsADirectoryError) else "check the name"
+        raise LetorError(f"the file cannot be opened ({error.strerror})", path, fix=fix) from error
     with file:
         if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-            raise LetorError(path, None, "is not a regular file", "write the text to a file first")
+            raise LetorError("not a regular file", path, fix="write the text to a file first")
         start = file.peek(6)
         if start.startswith(b"\x1f\x8b"):
             yield gzip.GzipFile(fileobj=file), file
@@ -92,54 +80,42 @@ def _opened(path: Path) -> Iterator[tuple[io.BufferedIOBase, io.BufferedReader]]
             yield file, file
 
 
-def is_compressed(path: Path) -> bool:
-    """Whether `read_blocks` decompresses the file."""
-    with _opened(path) as (stream, file):
-        return stream is not file
-
-
 class Text(NamedTuple):
-    """Whole lines: the first `size` bytes of `buffer`, with PADDING behind them."""
+    """Complete lines: the first `size` bytes of `buffer`, followed by PADDING."""
 
     buffer: bytearray
     size: int
     position: int  # bytes of the file read so far
     num_bytes: int  # of the file
+    is_compressed: bool
 
 
-def read_blocks(path: Path, block_bytes: int | None, spare: list[bytearray]) -> Iterator[Text]:
-    """The lines in blocks (None: of a size that suits the file).
-
-    Buffers are taken from `spare` while it has some: new ones cost as much as the reading.
-    """
+def read_blocks(path: Path, block_bytes: int | None = None) -> Iterator[Text]:
+    """The lines in blocks of about `block_bytes` (None: a size that suits the file)."""
     with _opened(path) as (stream, file):
         num_bytes = os.fstat(file.fileno()).st_size
         block_bytes = block_bytes or min(max(num_bytes // _BLOCKS, _LEAST_BLOCK), _LARGEST_BLOCK)
         rest = b""  # of a line that began in the block before
         is_first, is_last = True, False
         while not is_last:
-            num_needed = max(block_bytes, 2 * len(rest)) + len(PADDING)
-            text = spare.pop() if spare else bytearray()
-            if len(text) < num_needed:
-                text = bytearray(num_needed)
+            text = bytearray(max(block_bytes, 2 * len(rest)) + len(PADDING))
             text[: len(rest)] = rest
             try:
                 with memoryview(text) as view:
                     num_read = stream.readinto(view[len(rest) : -len(PADDING)])
             except (OSError, EOFError, lzma.LZMAError, zlib.error) as error:
-                what = f"is damaged or cut off ({error})"
-                raise LetorError(path, None, what, "copy or download it again") from error
+                what = f"the file is damaged or cut off ({error})"
+                raise LetorError(what, path, fix="copy or download it again") from error
             is_last = num_read == 0
             size = len(rest) + num_read
             end = size if is_last else text.rfind(b"\n", 0, size) + 1
             rest = bytes(text[end:size])
             if len(rest) > _MAX_LINE_BYTES:
-                what = f"has a line of more than {_MAX_LINE_BYTES} bytes"
-                raise LetorError(path, None, what, BINARY_MEND)
+                raise LetorError(f"a line of more than {_MAX_LINE_BYTES} bytes", path, fix=BINARY_FIX)
             if end == 0:
                 continue
             text[end : end + len(PADDING)] = PADDING
             if is_first and text.startswith(_BYTE_ORDER_MARK):
                 text[: len(_BYTE_ORDER_MARK)] = b" " * len(_BYTE_ORDER_MARK)
             is_first = False
-            yield Text(text, end, file.tell(), num_bytes)
+            yield Text(text, end, file.tell(), num_bytes, stream is not file)
