@@ -15,7 +15,6 @@ from typing import IO, NoReturn
 import numpy as np
 import yaml
 
-from pipeline.artifacts import atomic
 from pipeline.data import LetorError
 from pipeline.data.letor import DUPLICATES, UNSORTED
 from pipeline.data.letor_lists import read_lists
@@ -23,6 +22,7 @@ from pipeline.data.progress import reading
 from pipeline.data.sources import PUBLISHED
 from pipeline.export.load import ExportedModel, ModelError, load_exported
 from pipeline.stderr import stderr_to
+from pipeline.store import atomic
 
 MISTAKE = 2  # exit code
 
