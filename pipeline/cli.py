@@ -29,12 +29,12 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from pipeline.artifacts import ENDED, FolderInUseError, alone_in, atomic
 from pipeline.config import Config, ConfigError, flat, from_composed
 from pipeline.config.guard import guard
 from pipeline.config.mends import explained
 from pipeline.config.mistakes import explain, groups_and_choices
 from pipeline.stderr import stderr_to
+from pipeline.store import FolderInUseError, atomic, exclusive
 from pipeline.sweep import (
     COMMAND,
     GATE,
@@ -105,7 +105,6 @@ def _is_barren(folder: Path) -> bool:
     text = log_file.read_text(encoding="utf-8", errors="replace") if log_file.exists() else ""
     return (
         re.search(r"\d ERROR ", text) is not None  # not TensorFlow's UNKNOWN ERROR where there is no GPU
-        and ENDED not in text
         and {file.name for file in folder.iterdir()} <= _ALWAYS_THERE
     )
 
@@ -114,7 +113,7 @@ def _is_barren(folder: Path) -> bool:
 def _claimed(config: Config) -> Iterator[None]:
     """The run's folder, with config.yaml, to be written to by this process alone."""
     config.run_dir.mkdir(parents=True, exist_ok=True)
-    with alone_in(config.run_dir):
+    with exclusive(config.run_dir):
         _check_folder(config)
         with atomic(config.run_dir / "config.yaml") as temporary:
             temporary.write_text(yaml.safe_dump(config.plain(), sort_keys=False), encoding="utf-8")
@@ -199,7 +198,6 @@ def _run(config: Config) -> None:
                 if run.chief:
                     log.info("on %s, to do: %s", where, _plan(run.plan()))
                 result = run()
-                log.info(ENDED)
         except Interrupted as stopped:
             # A scheduler tells one worker after another: this one may have stopped before its turn.
             signal.signal(signal.SIGTERM, signal.SIG_IGN)

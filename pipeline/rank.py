@@ -14,7 +14,6 @@ from typing import IO, NoReturn
 import numpy as np
 import yaml
 
-from pipeline.artifacts import atomic
 from pipeline.data import LetorError
 from pipeline.data.letor import DUPLICATES, UNSORTED
 from pipeline.data.letor.lists import read_lists
@@ -22,6 +21,7 @@ from pipeline.data.progress import reading
 from pipeline.data.sources import PUBLISHED
 from pipeline.export.load import ExportedModel, ModelError, load_exported
 from pipeline.stderr import stderr_to
+from pipeline.store import atomic
 
 MISTAKE = 2  # exit code
 

@@ -16,7 +16,6 @@ import numpy as np
 import tensorflow as tf
 import tf_keras as keras
 
-from pipeline.artifacts import Store, atomic, write_json
 from pipeline.config import Config, EnsembleTeacher, NetworkConfig
 from pipeline.data import RankingData
 from pipeline.data.packing import PackedBatches
@@ -30,6 +29,8 @@ from pipeline.export.raw_scorer import RawScorer
 from pipeline.metrics import NoRelevant, Ties
 from pipeline.models.networks import Scorer
 from pipeline.models.scorer import build_scorer, num_parameters
+from pipeline.provenance import code_digest, versions
+from pipeline.store import Store, atomic, write_json
 from pipeline.student import distillation_loss, join_lists
 from pipeline.teacher.augment import synthetic_lists
 from pipeline.teacher.lambdamart import LambdaMART
@@ -111,6 +112,7 @@ class Run:
             "unlabelled": self.data.unlabelled_key,
             "unlabelled_scores": None if path is None else self.store.digest(Path(path)),
             "synthetic_lists": num_synthetic,
+            "code": code_digest("student", "teacher.augment"),
         }
 
     @functools.cached_property
@@ -177,7 +179,8 @@ class Run:
                 self.strategy.extended.worker_devices[0].split(":")[-2],
                 self.strategy.num_replicas_in_sync,
             ],
-            "tensorflow": tf.__version__,
+            "code": code_digest("training.fit", "student", "models.scorer"),
+            **versions("tensorflow", "tf-keras", "numpy"),
         }
 
     def trained(self, model: str) -> Path:

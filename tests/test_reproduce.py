@@ -14,7 +14,6 @@ import numpy as np
 import pytest
 import yaml
 
-from pipeline.artifacts import write_json
 from pipeline.data.sources import PUBLISHED
 from pipeline.losses import make_loss
 from pipeline.reproduce import claim as claims
@@ -22,6 +21,7 @@ from pipeline.reproduce import command, main, study
 from pipeline.reproduce.claim import Claim, ClaimError, Figure, Row, load, make_jobs, names
 from pipeline.reproduce.table import make_lines, measured, result_page, verdict
 from pipeline.run import Run
+from pipeline.store import write_json
 from tests.conftest import ROOT
 
 MSLR = {"num_features": 136, "max_label": 4, "sizes": (5, 30, 1251), "scale": 1000.0}

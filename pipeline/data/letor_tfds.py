@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 import tensorflow_datasets as tfds
 
-from pipeline.artifacts import file_digest
 from pipeline.data.letor.reader import read_letor
+from pipeline.store import file_digest
 
 
 @dataclasses.dataclass

@@ -17,13 +17,14 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.artifacts import Store, fingerprint, write_json
 from pipeline.config import DataConfig, LetorData, has_unlabelled
 from pipeline.data import RankingData
 from pipeline.data.check import describe, describe_unlabelled, summary
 from pipeline.data.splits import SPLITS, input_files, read_splits, text_files
 from pipeline.data.transform import fit_transform
 from pipeline.data.unlabelled import read_unlabelled
+from pipeline.provenance import code_digest, versions
+from pipeline.store import Store, fingerprint, write_json
 
 # Options that do not change the splits; the files' digests stand in the key instead of where they lie.
 _NOT_OF_SPLITS = ("transform", "dir", "data_dir", "group_suffix", "unlabelled", "unlabelled_queries")
@@ -56,7 +57,8 @@ class DataStage:
     def key(self) -> dict[str, Any]:
         """Of the artifact `data`."""
         key = {k: v for k, v in dataclasses.asdict(self.config).items() if k not in _NOT_OF_SPLITS}
-        return key | {name: self.store.digest(path) for name, path in input_files(self.config).items()}
+        files = {name: self.store.digest(path) for name, path in input_files(self.config).items()}
+        return key | files | {"code": code_digest("data.splits", "data.check"), **versions("numpy")}
 
     @property
     def _own_ids(self) -> bool:
@@ -90,7 +92,13 @@ class DataStage:
 
     @property
     def features_key(self) -> dict[str, Any]:
-        return {"data": self.name, "transform": dataclasses.asdict(self.config.transform)}
+        transform = dataclasses.asdict(self.config.transform)
+        return {
+            "data": self.name,
+            "transform": transform,
+            "code": code_digest("data.transform"),
+            **versions("numpy"),
+        }
 
     @property
     def features_name(self) -> str:
@@ -102,7 +110,8 @@ class DataStage:
             return None
         queries = getattr(self.config, "unlabelled_queries", None)
         digests = {name: self.store.digest(path) for name, path in self._unlabelled_files().items()}
-        return {"data": self.name, "queries": queries, **digests}
+        code = code_digest("data.unlabelled", "data.check")
+        return {"data": self.name, "queries": queries, **digests, "code": code, **versions("numpy")}
 
     def _unlabelled_files(self) -> dict[str, Path]:
         return text_files(self.config, "unlabelled") if isinstance(self.config, LetorData) else {}

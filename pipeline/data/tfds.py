@@ -18,12 +18,12 @@ from tensorflow_datasets.core.download.extractor import ExtractError
 from tensorflow_datasets.core.shuffle import DuplicatedKeysError
 from tensorflow_datasets.ranking.libsvm_ranking_parser import ParserError
 
-from pipeline.artifacts import file_digest, write_json
 from pipeline.config import TFDSData
 from pipeline.config.checks import within_float64
 from pipeline.data.ranking import RankingData
 from pipeline.data.sources import PUBLISHED, Published, is_held_out
 from pipeline.data.writer import RankingWriter
+from pipeline.store import file_digest, write_json
 
 log = logging.getLogger(__name__)
 

@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from pipeline.artifacts import write_json
 from pipeline.config import ConfigError, ExportConfig
 from pipeline.data import RankingData
 from pipeline.export.load import ONNX_MEND, ExportedModel, ModelError, load_exported
@@ -23,6 +22,7 @@ from pipeline.export.raw_scorer import RawScorer
 from pipeline.metrics.ndcg import ranked_ndcg
 from pipeline.metrics.ranked import rank_lists
 from pipeline.models.scorer import scoring_function
+from pipeline.store import write_json
 
 log = logging.getLogger(__name__)
 

@@ -14,10 +14,10 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.artifacts import ENDED
 from pipeline.config import flat
 from pipeline.evaluation import PerQuery, read_per_query
 from pipeline.metrics import NoRelevant
+from pipeline.store import ENDED
 
 MODELS = ("teacher", "baseline", "student")
 NDCG = ("ndcg@1", "ndcg@5", "ndcg@10")

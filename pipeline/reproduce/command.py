@@ -18,13 +18,13 @@ from typing import Any, NoReturn
 import rich
 
 from pipeline import cli
-from pipeline.artifacts import atomic, write_json
 from pipeline.cli import compose
 from pipeline.config import ConfigError, PublishedData
 from pipeline.data.sources import locate
 from pipeline.reproduce.claim import Claim, ClaimError, Job, load, make_jobs, names
 from pipeline.reproduce.study import study_page
 from pipeline.reproduce.table import make_lines, result_page, results_md, terminal_table
+from pipeline.store import atomic, write_json
 
 DONE, FAILED, MISTAKE, INTERRUPTED = 0, 1, 2, 75  # exit codes; the last two as of rankdistil
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import importlib.metadata
 import itertools
 import json
 import logging
@@ -34,6 +33,7 @@ from pipeline.data import RankingData
 from pipeline.data.splits import SPLITS
 from pipeline.data.stage import DataStage
 from pipeline.data.transform import Transform
+from pipeline.provenance import code_digest, versions
 from pipeline.teacher.lambdamart import LambdaMART, fit_lambdamart
 from pipeline.teacher.neural import NeuralTeacher, fit_network
 from pipeline.teacher.run_file import read_scores
@@ -105,8 +105,8 @@ class TeacherStage:
         """Of the artifact `teacher`; None where the stage trains nothing itself."""
         options = {k: v for k, v in dataclasses.asdict(self.config).items() if k not in _NOT_OF_MODEL}
         if isinstance(self.config, LambdaMARTTeacher):
-            version = importlib.metadata.version("lightgbm")  # another one may grow other trees
-            return {"data": self.data.name, "teacher": options, "lightgbm": version}
+            code = code_digest("teacher.lambdamart")
+            return {"data": self.data.name, "teacher": options, "code": code, **versions("lightgbm", "numpy")}
         if isinstance(self.config, MLPTeacher | AttentionTeacher):
             strategy = self.strategy
             device = strategy.extended.worker_devices[0].split(":")[-2]
@@ -115,7 +115,8 @@ class TeacherStage:
                 "teacher": options,
                 "train": {key: getattr(self.train, key) for key in ("jit", "precision", "deterministic")},
                 "device": [device, strategy.num_replicas_in_sync],
-                "tensorflow": tf.__version__,
+                "code": code_digest("teacher.neural"),
+                **versions("tensorflow", "tf-keras", "numpy"),
             }
         return None
 
@@ -124,7 +125,8 @@ class TeacherStage:
         """Of the artifact `scores`: the model's, or digests of the files that the scores come from."""
         if self.model_key is not None:
             return self.model_key
-        key: dict[str, Any] = {"data": self.data.name, "teacher": {"name": self.config.name}}
+        code = code_digest("teacher.run_file", "teacher.saved_model", "teacher.scores")
+        key: dict[str, Any] = {"data": self.data.name, "teacher": {"name": self.config.name}, "code": code}
         if isinstance(self.config, EnsembleTeacher):
             key["members"] = [member.scores_key for member in self.members]
         elif isinstance(self.config, RunFileTeacher):

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import numpy as np
 
-from pipeline.artifacts import write_json
 from pipeline.config import ConfigError
 from pipeline.config.tracking import TrackingConfig
+from pipeline.store import write_json
 from pipeline.tracking.options import ABSENT, Option
 
 log = logging.getLogger(__name__)

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from pipeline.artifacts import atomic
+from pipeline.store import atomic
 
 _DIGEST_BYTES = hashlib.sha256().digest_size
 

@@ -15,7 +15,6 @@ import numpy as np
 import tensorflow as tf
 import tf_keras as keras
 
-from pipeline.artifacts import write_json
 from pipeline.config import ConfigError, TrainConfig
 from pipeline.data import RankingData
 from pipeline.data.packing import PackedBatches
@@ -23,6 +22,7 @@ from pipeline.metrics.ndcg import ranked_ndcg
 from pipeline.metrics.ranked import rank_lists
 from pipeline.models.networks import Scorer
 from pipeline.models.scorer import scoring_function
+from pipeline.store import write_json
 from pipeline.training import checkpoint
 from pipeline.training.optimizer import FusedAdam
 from pipeline.training.profile import Profile

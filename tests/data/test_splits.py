@@ -5,10 +5,10 @@ import gzip
 
 import pytest
 
-from pipeline.artifacts import Store
 from pipeline.config import ConfigError, LetorData
 from pipeline.data import LetorError
 from pipeline.data.stage import DataStage
+from pipeline.store import Store
 
 # Rows of the queries of a split; all splits are alike but for their values.
 SIZES = {"train": [2, 3], "vali": [4, 1], "test": [5], "unlabelled": [1, 4]}

@@ -7,7 +7,6 @@ import sys
 import numpy as np
 import pytest
 
-from pipeline.artifacts import write_json
 from pipeline.config import (
     AttentionStudent,
     ConfigError,
@@ -23,6 +22,7 @@ from pipeline.export.load import ModelError, load_exported
 from pipeline.export.raw_scorer import RawScorer
 from pipeline.metrics import ndcg
 from pipeline.models.scorer import build_scorer, scoring_function
+from pipeline.store import write_json
 
 NUM_FEATURES = 20
 ALL = ["saved_model", "serving", "tflite", "tflite_int8", "onnx"]

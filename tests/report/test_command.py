@@ -9,8 +9,8 @@ import matplotlib.image
 import numpy as np
 import pytest
 
-from pipeline.artifacts import ENDED
 from pipeline.report import figures, main
+from pipeline.store import ENDED
 from tests.report.tree import make_run, make_sweep
 
 TEACHER, BASELINE = [0.8, 0.6, 0.7, None], [0.5, 0.4, 0.3, None]

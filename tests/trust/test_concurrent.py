@@ -7,8 +7,8 @@ import time
 
 import pytest
 
-from pipeline import artifacts
-from pipeline.artifacts import Store, alone_in
+import pipeline.store as store_module
+from pipeline.store import Store, exclusive
 from tests.trust.command import finished, run, start
 
 FORK = multiprocessing.get_context("fork")
@@ -49,16 +49,8 @@ def test_eight_processes_make_an_artifact_once(tmp_path, fault):
         assert not list(tmp_path.rglob("*.lock"))
 
 
-@pytest.fixture(params=["exchange", "as on NFS"])
-def names(request, monkeypatch):
-    """File systems that can exchange two names, and those that refuse it."""
-    if request.param == "as on NFS":
-        monkeypatch.setattr("filelock._soft.exchange_names", lambda source, target: False)
-    return request.param
-
-
-def test_the_killed_maker_is_replaced_by_the_next(tmp_path, fault, names):
-    with fault("eight processes, the maker killed twice", names):
+def test_the_killed_maker_is_replaced_by_the_next(tmp_path, fault):
+    with fault("eight processes, the maker killed twice"):
         processes, made, good, maker = eight(tmp_path, num_slow=2)
         for kills in (1, 2):
             while made.value < kills:
@@ -96,7 +88,7 @@ def test_eight_runs_with_one_cache_train_the_teacher_once(tmp_path, fault):
         assert not list(tmp_path.glob("cache/**/*.lock"))
 
 
-def foreign(lock, *, age, host="elsewhere", pid=1, duration=artifacts._LEASE):
+def foreign(lock, *, age, host="elsewhere", pid=1, duration=store_module._LEASE):
     """The lock file of a holder on another host, last refreshed `age` seconds ago."""
     lock.parent.mkdir(parents=True, exist_ok=True)
     record = ["filelock/2", f"pid={pid}", f"host={host}", "mode=lease", "token=ab", f"duration={duration!r}"]
@@ -106,16 +98,14 @@ def foreign(lock, *, age, host="elsewhere", pid=1, duration=artifacts._LEASE):
 
 @pytest.fixture
 def short_lease(monkeypatch):
-    monkeypatch.setattr(artifacts, "_LEASE", 1.5)
+    monkeypatch.setattr(store_module, "_LEASE", 1.5)
 
 
-def test_a_stale_lock_of_another_host_is_recognised_by_its_silence(
-    tmp_path, fault, short_lease, caplog, names
-):
+def test_a_stale_lock_of_another_host_is_recognised_by_its_silence(tmp_path, fault, short_lease, caplog):
     """Whatever its clock says: the time is taken here, from when the file was first seen."""
     caplog.set_level("INFO")
     store = Store(tmp_path)
-    with fault("lock of a dead process on another host", names):
+    with fault("lock of a dead process on another host"):
         lock = store.path("kind", {}).with_suffix(".lock")
         foreign(lock, age=-3600, duration=1.5)
         began = time.monotonic()
@@ -125,11 +115,9 @@ def test_a_stale_lock_of_another_host_is_recognised_by_its_silence(
         assert "waiting for process 1 on elsewhere" in caplog.text
 
 
-def test_the_lock_of_a_process_that_died_before_it_wrote_its_name_is_taken_over(
-    tmp_path, fault, short_lease, names
-):
+def test_the_lock_of_a_process_that_died_before_it_wrote_its_name_is_taken_over(tmp_path, fault, short_lease):
     store = Store(tmp_path)
-    with fault("lock of a process killed as it made it", names):
+    with fault("lock of a process killed as it made it"):
         lock = store.path("kind", {}).with_suffix(".lock")
         lock.parent.mkdir()
         lock.touch()
@@ -186,10 +174,10 @@ def test_a_maker_that_stood_still_gives_way_to_the_one_that_took_over(tmp_path, 
 def test_two_runs_in_one_folder_at_the_same_time_are_refused(tmp_path, fault):
     with fault("two runs in one folder at the same time"):
         (tmp_path / "run").mkdir()
-        with alone_in(tmp_path / "run"):
+        with exclusive(tmp_path / "run"):
             code, text = run(tmp_path, "stage=data")
         assert code == 2
-        assert f"run is in use by process {os.getpid()} on " in text
+        assert f"run: in use by process {os.getpid()} on " in text
         assert "another run_dir" in text
         assert "Traceback" not in text
         assert not (tmp_path / "cache").exists()
@@ -203,13 +191,13 @@ def test_two_runs_in_one_folder_at_the_same_time_are_refused(tmp_path, fault):
 def test_a_folder_whose_run_died_on_another_host_is_taken_over(tmp_path, fault, short_lease):
     with fault("run folder of a dead process on another host"):
         foreign(tmp_path / ".lock", age=0, duration=1.5)
-        with alone_in(tmp_path):
+        with exclusive(tmp_path):
             assert json.dumps((tmp_path / ".lock").read_text()).count(str(os.getpid()))
     with fault("run folder of a live process on another host"):
         foreign(tmp_path / ".lock", age=0, duration=1.5)
         process = FORK.Process(target=_touch_for, args=(tmp_path / ".lock", 5))
         process.start()
-        with pytest.raises(ValueError, match="is in use by process 1 on elsewhere"), alone_in(tmp_path):
+        with pytest.raises(ValueError, match="in use by process 1 on elsewhere"), exclusive(tmp_path):
             pass
         process.kill()
         process.join()

@@ -8,11 +8,11 @@ import os
 import numpy as np
 import pytest
 
-from pipeline import artifacts
-from pipeline.artifacts import FolderInUseError, Store
+import pipeline.store as store_module
 from pipeline.cli import _check_folder
 from pipeline.config import ConfigError
 from pipeline.run import Run
+from pipeline.store import FolderInUseError, Store
 from pipeline.training import checkpoint
 from tests.conftest import tiny_config
 from tests.training.test_fit import assert_same, train
@@ -124,11 +124,11 @@ def test_every_flipped_byte_of_a_manifest_is_found_or_harmless(tmp_path, fault):
 def test_an_artifact_of_an_older_program_is_made_again(whole, fault, monkeypatch):
     config, _, files = whole
     with fault("artifacts of an older format"):
-        monkeypatch.setattr(artifacts, "FORMAT", artifacts.FORMAT + 1)
+        monkeypatch.setattr(store_module, "FORMAT", store_module.FORMAT + 1)
         newer = Run(config)
         assert newer.data.folder not in {path.parent for path in files}
         manifest = json.loads((newer.data.folder / "manifest.json").read_text())
-        assert manifest["format"] == artifacts.FORMAT
+        assert manifest["format"] == store_module.FORMAT
 
 
 def test_a_file_in_the_place_of_an_artifact_is_removed(tmp_path, fault):
@@ -145,7 +145,7 @@ def test_a_damaged_memo_of_a_digest_costs_no_artifact(tmp_path, fault):
 
     def make(folder):
         made.append(folder)
-        (folder / "a.bin").write_bytes(b"x" * (artifacts._SMALL + 1))
+        (folder / "a.bin").write_bytes(b"x" * (store._SMALL + 1))
 
     store = Store(tmp_path)
     store.get("kind", {}, make)

@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipeline.artifacts import Store
 from pipeline.data.letor import reader as letor_module
 from pipeline.run import Run
+from pipeline.store import Store
 from tests.conftest import tiny_config
 from tests.trust.command import finished, metrics, run
 

@@ -7,8 +7,8 @@ import time
 
 import pytest
 
-from pipeline import artifacts
-from pipeline.artifacts import Store, atomic, fingerprint, write_json
+import pipeline.store as store_module
+from pipeline.store import Store, atomic, fingerprint, write_json
 
 
 def content(text="whole"):
@@ -141,16 +141,16 @@ def large_file(path, *, age):
 def counted(monkeypatch):
     hashed = []
 
-    def count(path, whole=artifacts.file_digest):
+    def count(path, whole=store_module.file_digest):
         hashed.append(path)
         return whole(path)
 
-    monkeypatch.setattr(artifacts, "file_digest", count)
+    monkeypatch.setattr(store_module, "file_digest", count)
     return hashed
 
 
 def test_the_digest_of_a_large_file_is_remembered_until_it_changes(tmp_path, monkeypatch):
-    monkeypatch.setattr(artifacts, "_SETTLED", 0.05)
+    monkeypatch.setattr(store_module, "_SETTLED", 0.05)
     hashed = counted(monkeypatch)
     path, store = large_file(tmp_path / "a", age=0.1), Store(tmp_path / "cache")
     first = store.digest(path)
@@ -190,10 +190,30 @@ def test_a_large_artifact_is_not_hashed_again_but_its_damage_is_found(tmp_path, 
 
 
 def test_a_broken_memo_is_ignored(tmp_path, monkeypatch):
-    monkeypatch.setattr(artifacts, "_SETTLED", 0.05)
+    monkeypatch.setattr(store_module, "_SETTLED", 0.05)
     path, store = large_file(tmp_path / "a", age=0.1), Store(tmp_path / "cache")
     first = store.digest(path)
     (memo,) = (tmp_path / "cache" / "digests").iterdir()
     for text in ("", "[]", '{"file": 1}'):
         memo.write_text(text)
         assert store.digest(path) == first
+
+
+def test_the_manifest_names_the_commit_that_made_it(tmp_path):
+    folder = Store(tmp_path).get("kind", {}, lambda work: None)
+    made_by = json.loads((folder / "manifest.json").read_text())["made_by"]
+    assert set(made_by) == {"commit", "dirty"}
+    assert made_by["commit"] is None or len(made_by["commit"]) == 40
+
+
+def test_a_lock_that_came_in_place_of_a_silent_one_stays(tmp_path):
+    """Two contenders judge the same dead lock: the second must not remove the first one's."""
+    lock = tmp_path / "a.lock"
+    lock.write_text("dead")
+    dead = store_module._lock_state(lock)
+    lock.unlink()
+    lock.write_text("alive and longer")
+    store_module._remove_silent(lock, dead)
+    assert [path.read_text() for path in tmp_path.iterdir()] == ["alive and longer"]
+    store_module._remove_silent(lock, store_module._lock_state(lock))
+    assert list(tmp_path.iterdir()) == []

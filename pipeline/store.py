@@ -12,20 +12,24 @@ import errno
 import hashlib
 import json
 import logging
+import math
 import os
 import shutil
 import socket
 import time
+import uuid
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import filelock
 
+from pipeline.errors import UserError
+from pipeline.provenance import commit
+
 log = logging.getLogger(__name__)
 
-ENDED = "all that was asked is done"  # last line of the log of a run that has come to its end
-FORMAT = 2  # raise when artifacts of an older program must be made again
+FORMAT = 3  # raise when artifacts of an older program must be made again
 _MANIFEST = "manifest.json"
 _SMALL = 1 << 20  # bytes; a smaller file is hashed in about a millisecond, so its digest is not remembered
 _SETTLED = 2.0  # seconds; the coarsest time stamps of file systems, within which a change may not show
@@ -85,60 +89,59 @@ def write_json(path: Path, value: Any) -> None:
         temporary.write_text(json.dumps(value, indent=2, allow_nan=False) + "\n")
 
 
-class _Lease(filelock.SoftFileLease):
-    """A dead holder's lock is taken over also where filelock would wait for ever.
+def _lease(path: Path) -> filelock.SoftFileLease:
+    """A lock file that its holder refreshes. filelock takes over that of a dead process on this host at once."""
+    return filelock.SoftFileLease(path, lease_duration=_LEASE, heartbeat_interval=_LEASE / 6)
 
-    That is where two names cannot be exchanged, as on NFS: here the contender that makes a hard link of the dead lock,
-    named by what it is, may remove the lock, unless the link shows that another one has come to its place. And it
-    is where the holder died before it wrote its name into the lock, which is empty then.
+
+def _acquire(lock: filelock.SoftFileLease, timeout: float = math.inf) -> None:
+    """Waits for a lock, and removes a lock file that nobody has refreshed for a lease.
+
+    filelock waits for ever where the holder died before it wrote its name, and on file systems that cannot exchange two
+    names, such as NFS.
+
+    Raises:
+      filelock.Timeout: it is still held after `timeout` seconds.
     """
-
-    _empty: tuple[int, ...] | None = None  # the empty lock that was seen last, and since when
-    _empty_since = 0.0
-
-    def _try_break_stale_lock(self) -> None:
-        super()._try_break_stale_lock()
-        with contextlib.suppress(OSError):  # another contender was first
-            marker = os.lstat(self.lock_file)
-            empty = None if marker.st_size else (marker.st_ino, marker.st_mtime_ns, marker.st_ctime_ns)
-            if empty != self._empty:
-                self._empty, self._empty_since = empty, time.monotonic()
-            elif empty and time.monotonic() - self._empty_since >= self.lease_duration:
-                self._take_over(marker, None)
-
-    def _take_over(self, marker: os.stat_result, breaker_pid: int | None) -> None:
-        super()._take_over(marker, breaker_pid)
-        lock = Path(self.lock_file)
-
-        def is_judged(path: Path) -> bool:
-            return (path.lstat().st_ino, path.lstat().st_mtime) == (marker.st_ino, marker.st_mtime)
-
-        content = lock.read_bytes()
-        if not is_judged(lock):
-            return  # taken over, or alive after all
-        name = fingerprint([content.hex(), marker.st_ino, marker.st_mtime])[:16]
-        dead = lock.with_name(f"{lock.name}.{name}.dead")
-        os.link(
-            lock, dead
-        )  # an OSError, as where another contender was first, is for the caller: it tries again
+    path, seen, since = Path(lock.lock_file), None, time.monotonic()
+    deadline = time.monotonic() + timeout
+    while True:
         try:
-            if is_judged(dead) and dead.read_bytes() == content:
-                lock.unlink()
+            lock.acquire(timeout=min(_LEASE / 6, max(0.0, deadline - time.monotonic())))
+            return
+        except filelock.Timeout:
+            if time.monotonic() >= deadline:
+                raise
+        state = _lock_state(path)
+        if state != seen:
+            seen, since = state, time.monotonic()
+        elif state is not None and time.monotonic() - since >= _LEASE:
+            _remove_silent(path, state)
+
+
+def _lock_state(path: Path) -> tuple[int, int, int] | None:
+    """What changes when a lock file is refreshed or replaced; None where there is no file."""
+    try:
+        stat = path.lstat()
+    except OSError:
+        return None
+    return stat.st_ino, stat.st_mtime_ns, stat.st_size
+
+
+def _remove_silent(path: Path, state: tuple[int, int, int]) -> None:
+    """Removes a lock file in this state. If another process was first, its new lock file is put back."""
+    aside = path.with_name(f"{path.name}.{uuid.uuid4().hex[:16]}.dead")
+    with contextlib.suppress(OSError):
+        os.rename(path, aside)
+        try:
+            if _lock_state(aside) != state:
+                os.link(aside, path)
         finally:
-            dead.unlink()
-
-
-def _lease(path: Path) -> _Lease:
-    """A lock whose holder refreshes it; that of a process which is gone from this host is stale at once."""
-    return _Lease(path, lease_duration=_LEASE, heartbeat_interval=_LEASE / 6)
+            aside.unlink()
 
 
 def _is_ours(lock: filelock.SoftFileLease) -> bool:
-    """Whether the lock still is this process's.
-
-    A contender that took it for a dead holder's may have put its own file there for an instant: lost is what is so
-    at a second look, too.
-    """
+    """Whether this process still holds the lock. Looks twice: a contender's file may stand there for an instant."""
     if not lock.is_lock_held_by_us:
         time.sleep(_SECOND_LOOK)
     return lock.is_lock_held_by_us
@@ -149,7 +152,7 @@ def _holder(lock: filelock.SoftFileLease) -> str:
 
 
 def _runs_here(lock: filelock.SoftFileLease) -> bool:
-    """Whether the holder is sure to live; of another host or container nothing is sure."""
+    """Whether the holder is certainly alive: nothing is certain about another host or container."""
     owner = lock.owner
     if owner is None or owner.hostname.partition("?")[0] != socket.gethostname() or owner.pid == os.getpid():
         return False
@@ -160,32 +163,33 @@ def _runs_here(lock: filelock.SoftFileLease) -> bool:
     return True
 
 
-class FolderInUseError(ValueError):
-    """Of a run's folder: it is another run's."""
+class FolderInUseError(UserError):
+    """The folder of a run belongs to another run."""
 
 
 @contextlib.contextmanager
-def alone_in(folder: Path) -> Iterator[None]:
-    """Keeps other processes out of a run's folder while the block runs; waits where the holder may be gone.
+def exclusive(folder: Path) -> Iterator[None]:
+    """Keeps other processes out of a run's folder while the block runs. Waits where the holder may be dead.
 
     Raises:
-      FolderInUseError: another process is in it.
+      FolderInUseError: another process uses it.
     """
     lock = _lease(folder / ".lock")
     try:
         lock.acquire(timeout=0)
     except filelock.Timeout:
-        refusal = (
-            f"{folder} is in use by {_holder(lock)}; mend: wait for it, or give another run_dir; if that process is "
-            f"gone, remove {lock.lock_file}"
+        in_use = FolderInUseError(
+            f"in use by {_holder(lock)}",
+            where=str(folder),
+            fix=f"wait for it, or give another run_dir; if that process is gone, remove {lock.lock_file}",
         )
         if _runs_here(lock):
-            raise FolderInUseError(refusal) from None
-        log.info("%s: is %s still there? waiting up to %.0f s for a sign", folder, _holder(lock), _LEASE)
+            raise in_use from None
+        log.info("%s: waiting up to %.0f s for a sign of %s", folder, _LEASE * 1.2, _holder(lock))
         try:
-            lock.acquire(timeout=_LEASE * 1.2)
+            _acquire(lock, timeout=_LEASE * 1.2)
         except filelock.Timeout:
-            raise FolderInUseError(refusal) from None
+            raise in_use from None
     try:
         _remove_parts(folder)
         yield
@@ -271,13 +275,8 @@ class Store:
         try:
             lock.acquire(timeout=0)
         except filelock.Timeout:
-            log.info(
-                "waiting for %s, which makes %s; if it is gone, remove %s",
-                _holder(lock),
-                folder,
-                lock.lock_file,
-            )
-            lock.acquire()
+            log.info("waiting for %s, which makes %s", _holder(lock), folder)
+            _acquire(lock)
         try:
             if folder.exists():
                 damage = self._damage(folder, key)
@@ -309,7 +308,7 @@ class Store:
             for path in files
             if path.name != _MANIFEST
         }
-        write_json(work / _MANIFEST, {"format": FORMAT, "key": key, "files": recorded})
+        write_json(work / _MANIFEST, {"format": FORMAT, "key": key, "made_by": commit(), "files": recorded})
         os.rename(work, folder)
         for name, facts in recorded.items():
             # Nobody else writes here: no need to wait until the file's times are settled.
