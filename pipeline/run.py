@@ -17,7 +17,7 @@ import tensorflow as tf
 import tf_keras as keras
 
 from pipeline.artifacts import Store, atomic, write_json
-from pipeline.config import Config, EnsembleTeacher, NetworkConfig
+from pipeline.config import Config
 from pipeline.data import RankingData
 from pipeline.data.packing import PackedBatches
 from pipeline.data.stage import DataStage
@@ -39,11 +39,11 @@ from pipeline.tracking import Trackers, events_folder, open_trackers, track_epoc
 from pipeline.training.fit import MONITOR, choose_jit, fit, load_history, load_weights
 from pipeline.training.signals import Interrupted
 from pipeline.training.step import ListLoss, label_loss
-from pipeline.training.strategy import is_chief, make_strategy, make_together, share_cores
+from pipeline.training.strategy import is_chief, make_strategy, make_together
 
 __all__ = ["Interrupted", "Run"]
 
-_NOT_OF_TRAINING = ("baseline", "strategy", "tpu")  # options that do not change what is trained
+_NOT_OF_TRAINING = ("baseline", "strategy", "tpu", "worker_timeout_s")  # options that do not change what is trained
 
 log = logging.getLogger(__name__)
 
@@ -67,11 +67,11 @@ class Run:
         counted: Callable[[str, int, int, str], None] = lambda what, done, total, unit: None,
     ) -> None:
         self.config, self.command, self.progress, self.counted = config, command, progress, counted
-        # These two first: TensorFlow must not have begun, nor run anything before several workers have a strategy.
-        networks = [model for model in (config.student, config.teacher) if isinstance(model, NetworkConfig)]
-        if not isinstance(config.teacher, EnsembleTeacher):  # whose members may be any networks
-            share_cores(config.train, networks)
-        self.strategy = make_strategy(config.train.strategy, tpu=config.train.tpu)
+        # First: several workers must have a strategy before TensorFlow runs anything.
+        train = config.train
+        self.strategy = make_strategy(
+            train.strategy, tpu=train.tpu, worker_timeout_s=train.worker_timeout_s
+        )
         self.store = Store(config.cache_dir)
         self.data = DataStage(config.data, self.store)
         self.started = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")

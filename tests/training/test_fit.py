@@ -26,12 +26,12 @@ from pipeline.data import RankingData
 from pipeline.data.packing import PackedBatches
 from pipeline.metrics import ndcg
 from pipeline.models.scorer import build_scorer, scoring_function
-from pipeline.training import fit as fit_module
+from pipeline.training import loop as fit_module
 from pipeline.training.checkpoint import load_arrays
 from pipeline.training.fit import fit, load_history, load_weights
 from pipeline.training.signals import Interrupted
 from pipeline.training.step import TrainingStep
-from pipeline.training.strategy import make_strategy, share_cores
+from pipeline.training.strategy import make_strategy
 
 CONFIG = TrainConfig(
     epochs=4, lists_per_batch=6, learning_rate=0.01, schedule="constant", weight_decay=0.0, jit="off"
