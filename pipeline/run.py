@@ -43,7 +43,12 @@ from pipeline.training.strategy import is_chief, make_strategy, make_together
 
 __all__ = ["Interrupted", "Run"]
 
-_NOT_OF_TRAINING = ("baseline", "strategy", "tpu", "worker_timeout_s")  # options that do not change what is trained
+_NOT_OF_TRAINING = (
+    "baseline",
+    "strategy",
+    "tpu",
+    "worker_timeout_s",
+)  # options that do not change what is trained
 
 log = logging.getLogger(__name__)
 
@@ -69,9 +74,7 @@ class Run:
         self.config, self.command, self.progress, self.counted = config, command, progress, counted
         # First: several workers must have a strategy before TensorFlow runs anything.
         train = config.train
-        self.strategy = make_strategy(
-            train.strategy, tpu=train.tpu, worker_timeout_s=train.worker_timeout_s
-        )
+        self.strategy = make_strategy(train.strategy, tpu=train.tpu, worker_timeout_s=train.worker_timeout_s)
         self.store = Store(config.cache_dir)
         self.data = DataStage(config.data, self.store)
         self.started = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")

@@ -51,7 +51,9 @@ class TrainConfig:
     lists_per_batch: int = 16  # over all replicas together
     learning_rate: float = 4e-3
     schedule: str = "cosine"  # of the learning rate: constant, cosine (to 0 at the last epoch)
-    weight_decay: float = 0.01  # decoupled (AdamW): each step takes learning rate * this off the weights, not biases
+    weight_decay: float = (
+        0.01  # decoupled (AdamW): each step takes learning rate * this off the weights, not biases
+    )
     patience: int = 0  # epochs without a better validation NDCG@10 before the end; 0: run all epochs
     jit: str = "auto"  # what XLA compiles: off, loss, step (all of it, static shapes); auto: by the device
     precision: str = "float32"  # of the layers: float32, bfloat16, float16; variables and loss are float32

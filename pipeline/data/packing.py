@@ -16,7 +16,9 @@ import tensorflow as tf
 
 from pipeline.data.ranking import RankingData
 
-ROWS_MULTIPLE = 32  # D is a multiple of this: oneDNN compiles a new kernel for each number of rows that it meets
+ROWS_MULTIPLE = (
+    32  # D is a multiple of this: oneDNN compiles a new kernel for each number of rows that it meets
+)
 
 
 @functools.lru_cache(maxsize=2)
@@ -77,7 +79,9 @@ class PackedBatches:
 
     def features(self, lists: np.ndarray) -> np.ndarray:
         """float32 [num_rows, F]: the features of these lists, one list after another; zeros in the rows behind."""
-        data = np.asarray(self.data.features)  # slicing a np.memmap takes ten times as long as slicing an array
+        data = np.asarray(
+            self.data.features
+        )  # slicing a np.memmap takes ten times as long as slicing an array
         offsets = self.data.offsets
         packed = np.zeros((self.num_rows, self.data.num_features), np.float32)
         end = 0

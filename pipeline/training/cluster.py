@@ -94,7 +94,8 @@ def _of_slurm() -> tf.distribute.cluster_resolver.ClusterResolver:
     local = rank - sum(tasks[:node])
     if len(hosts) != len(tasks) or not 0 <= local < tasks[node]:
         raise ConfigError(
-            f"srun put task {rank} on node {node} of {hosts} with {tasks} tasks", fix="srun --distribution=block"
+            f"srun put task {rank} on node {node} of {hosts} with {tasks} tasks",
+            fix="srun --distribution=block",
         )
     port = 10000 + int(os.environ.get("SLURM_JOB_ID", 0)) % 20000  # two jobs may share a node
     workers = [f"{host}:{port + i}" for host, number in zip(hosts, tasks, strict=True) for i in range(number)]

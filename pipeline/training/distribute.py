@@ -7,7 +7,6 @@ import functools
 import logging
 import os
 import re
-import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -141,9 +140,7 @@ def sum_over_replicas(strategy: tf.distribute.Strategy, number: int) -> int:
     if not isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy):
         return number * strategy.num_replicas_in_sync
     with lost_workers_named(strategy):
-        total: int = waiting_for_tensorflow(
-            lambda: int(_summing(strategy)(tf.constant(number, tf.int64)))
-        )
+        total: int = waiting_for_tensorflow(lambda: int(_summing(strategy)(tf.constant(number, tf.int64))))
     return total
 
 

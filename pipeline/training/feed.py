@@ -66,7 +66,9 @@ def streamed(
         return lists, {replica: batches.features(lists[replica]) for replica in local}
 
     local = strategy.experimental_local_results(
-        strategy.experimental_distribute_values_from_function(lambda context: context.replica_id_in_sync_group)
+        strategy.experimental_distribute_values_from_function(
+            lambda context: context.replica_id_in_sync_group
+        )
     )
     devices = strategy.extended.worker_devices
 

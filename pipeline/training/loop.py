@@ -248,13 +248,17 @@ def _not_finite(
     teacher[mask], labels[mask] = batches.teacher[rows], data.labels[rows]
     seeds = tf.constant([seed, step])
     per_list = loss(
-        *map(tf.constant, (teacher, labels, np.zeros_like(labels), mask)), seed=seeds, list_ids=tf.constant(lists)
+        *map(tf.constant, (teacher, labels, np.zeros_like(labels), mask)),
+        seed=seeds,
+        list_ids=tf.constant(lists),
     )
     bad = np.flatnonzero(~np.isfinite(per_list))
     what = "the loss is not finite; the last checkpoint stays"
     if len(bad):
         first = bad[0]
-        of_list = [f"{x[first][mask[first]].min():g} to {x[first][mask[first]].max():g}" for x in (labels, teacher)]
+        of_list = [
+            f"{x[first][mask[first]].min():g} to {x[first][mask[first]].max():g}" for x in (labels, teacher)
+        ]
         return NotFiniteError(
             f"{what}. So it is for equal scores: labels {of_list[0]}, teacher scores {of_list[1]}",
             where=f"{where}, query {data.query_ids[lists[first]]}",

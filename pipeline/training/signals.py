@@ -22,7 +22,7 @@ class Interrupted(Exception):
 def between_steps(signals: list[int], strategy: tf.distribute.Strategy) -> Iterator[None]:
     """Signals in this block are only appended to `signals`; training looks there between two steps, saves and stops.
 
-    A second Ctrl-C ends the block at once. So does the first one of several workers: the others would wait for this one.
+    A second Ctrl-C ends the block at once. With several workers the first one does: the others would wait for this one.
 
     Raises:
       KeyboardInterrupt, Interrupted: at the end of the block, after a signal, unless the block itself raised.

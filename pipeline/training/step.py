@@ -15,7 +15,7 @@ from pipeline.data.packing import PackedBatches, at_slots, find_documents, list_
 from pipeline.losses.registry import LABEL, make_loss
 from pipeline.models.layout import Layout
 from pipeline.models.networks import Scorer
-from pipeline.training.optimizer import AdamW, LossScale
+from pipeline.training.optimizer import LossScale, adam, set_copy
 
 
 class ListLoss(Protocol):
@@ -76,19 +76,19 @@ class TrainingStep:
         self.scorer, self.loss, self.strategy, self.seed = scorer, loss, strategy, seed
         self.list_size, self.features_stay = batches.list_size, features_stay
         self.num_rows = batches.num_rows if jit == "step" else None
-        self.optimizer = AdamW(scorer.trainable_variables, weight_decay=config.weight_decay)
+        self.optimizer = adam(scorer.trainable_variables, config.weight_decay)
         self.loss_scale = LossScale() if config.precision == "float16" else None
         self.value_and_gradient: Any = self._value_and_gradient
         if jit == "loss":
             self.value_and_gradient = tf.function(self._value_and_gradient, jit_compile=True, autograph=False)
-        step_of_replica: Any = self._step_of_replica
+        compiled_step: Any = self.replica_step
         # A TPU compiles all by itself.
         if jit == "step" and not isinstance(strategy, tf.distribute.TPUStrategy):
-            step_of_replica = tf.function(step_of_replica, jit_compile=True, autograph=False)
+            compiled_step = tf.function(compiled_step, jit_compile=True, autograph=False)
 
         @tf.function(autograph=False)
         def train_step(*arguments: Any) -> tf.Tensor:
-            loss = strategy.run(step_of_replica, arguments)
+            loss = strategy.run(compiled_step, arguments)
             return strategy.reduce(tf.distribute.ReduceOp.SUM, loss, axis=None)
 
         self._train_step = train_step
@@ -119,7 +119,7 @@ class TrainingStep:
         )
         return loss
 
-    def _step_of_replica(
+    def replica_step(
         self, features: tf.Tensor, documents: Any, all_lists: tf.Tensor, step: tf.Tensor, rate: tf.Tensor
     ) -> tf.Tensor:
         teacher, labels, offsets = documents
@@ -148,11 +148,21 @@ class TrainingStep:
         # TensorFlow keeps the graph of each sum over replicas until the process ends, so one replica makes none.
         if replica.num_replicas_in_sync > 1:
             gradients = replica.all_reduce(tf.distribute.ReduceOp.SUM, gradients)
-        is_skipped: Any = False
-        if self.loss_scale:
-            gradients, is_skipped = self.loss_scale.unscale(gradients)
-        self.optimizer.apply(gradients, rate, is_skipped)
+        set_copy(self.optimizer.learning_rate, rate)
+        if not self.loss_scale:
+            self._apply(gradients)
+        else:
+            gradients, is_good = self.loss_scale.unscale(gradients)
+            variables = [*self.scorer.trainable_variables, *self.optimizer.variables]
+            before = [tf.identity(variable) for variable in variables]
+            self._apply(gradients)
+            for variable, value in zip(variables, before, strict=True):
+                set_copy(variable, tf.where(is_good, variable, value))
         return tf.reduce_sum(per_list)
+
+    def _apply(self, gradients: list[tf.Tensor]) -> None:
+        pairs = zip(gradients, self.scorer.trainable_variables, strict=True)
+        self.optimizer.apply_gradients(pairs, skip_gradients_aggregation=True)
 
     def _value_and_gradient(
         self,
