@@ -146,51 +146,17 @@ def list_index(sizes: tf.Tensor, list_size: int) -> tuple[tf.Tensor, tf.Tensor]:
     return tf.where(mask, starts[:, None] + columns[None, :], 0), mask
 
 
-def to_lists(
-    docs: tf.Tensor, slot: tf.Tensor, sizes: tf.Tensor, list_size: int
-) -> tuple[tf.Tensor, tf.Tensor]:
-    """Packed values [D, ...] as padded lists [B, L, ...] and their mask [B, L].
-
-    The gradient of a plain `tf.gather` is a scatter-add, which is slow on accelerators and not deterministic on a GPU.
-    Every document has exactly one slot, so the gradient can be a gather too.
-    """
+def to_lists(docs: tf.Tensor, sizes: tf.Tensor, list_size: int) -> tf.Tensor:
+    """Packed values [D, C] as padded lists [B, L, C], 0 in the padding."""
     index, mask = list_index(sizes, list_size)
-    return _lists_of_docs(docs, index, mask, slot), mask
+    return tf.where(mask[..., tf.newaxis], tf.gather(docs, index), tf.zeros([], docs.dtype))
 
 
-def to_docs(lists: tf.Tensor, slot: tf.Tensor, sizes: tf.Tensor, list_size: int) -> tf.Tensor:
-    """The other way: padded lists [B, L, ...] as packed values [D, ...], 0 for padding."""
-    return _docs_of_lists(lists, *list_index(sizes, list_size), slot)
+def to_docs(lists: tf.Tensor, slot: tf.Tensor) -> tf.Tensor:
+    """Padded lists [B, L, C] as packed values [D, C], 0 for padding."""
+    return at_slots(tf.reshape(lists, [-1, lists.shape[-1]]), slot)
 
 
-# TensorFlow keeps the graph around each custom gradient until the process ends. These functions make that a small
-# graph for each shape, not the graph of every training.
-@tf.function(autograph=False)
-def _lists_of_docs(docs: tf.Tensor, index: tf.Tensor, mask: tf.Tensor, slot: tf.Tensor) -> tf.Tensor:
-    @tf.custom_gradient
-    def gather(values: tf.Tensor) -> tuple[tf.Tensor, object]:
-        return _fill(mask, tf.gather(values, index)), lambda upstream: at_slots(upstream, slot)
-
-    return gather(docs)
-
-
-@tf.function(autograph=False)
-def _docs_of_lists(lists: tf.Tensor, index: tf.Tensor, mask: tf.Tensor, slot: tf.Tensor) -> tf.Tensor:
-    @tf.custom_gradient
-    def gather(values: tf.Tensor) -> tuple[tf.Tensor, object]:
-        return at_slots(values, slot), lambda upstream: _fill(mask, tf.gather(upstream, index))
-
-    return gather(lists)
-
-
-def _fill(mask: tf.Tensor, lists: tf.Tensor) -> tf.Tensor:
-    """`lists` [B, L, ...], 0 where the mask [B, L] is False."""
-    mask = tf.reshape(mask, tf.concat([tf.shape(mask), tf.ones([tf.rank(lists) - 2], tf.int32)], 0))
-    return tf.where(mask, lists, tf.zeros([], lists.dtype))
-
-
-def at_slots(lists: tf.Tensor, slot: tf.Tensor) -> tf.Tensor:
-    """The values of `lists` [B, L, ...] at the slots [D]; 0 for slot B * L, which is that of padding."""
-    flat = tf.reshape(lists, tf.concat([[-1], tf.shape(lists)[2:]], 0))
-    padding = [[0, 1]] + [[0, 0]] * (len(lists.shape) - 2)
-    return tf.gather(tf.pad(flat, padding), slot)
+def at_slots(values: tf.Tensor, slot: tf.Tensor) -> tf.Tensor:
+    """The rows of `values` [B * L, C] at the slots [D]; 0 at slot B * L, which is that of padding."""
+    return tf.gather(tf.pad(values, [[0, 1], [0, 0]]), slot)

@@ -168,9 +168,10 @@ def fit(
                 losses.append(train(lists, features, documents, step=step, learning_rate=rate))
                 profile.after(step)
                 progress.step += 1
-                if progress.step < steps_per_epoch and _is_told(signals, progress.step, strategy):
+                if progress.step < steps_per_epoch and _has_signal(signals, progress.step, strategy):
                     break
-            progress.loss_sum = sum(map(float, losses), progress.loss_sum)
+            for loss_of_step in losses:
+                progress.loss_sum += float(loss_of_step)
             seconds = time.perf_counter() - began
             if not np.isfinite(progress.loss_sum):
                 bad = int(np.flatnonzero(~np.isfinite(losses))[0])
@@ -220,7 +221,7 @@ def _feed(
     return ((batches.lists(step), features) for step in steps)
 
 
-def _is_told(signals: list[int], step: int, strategy: tf.distribute.Strategy) -> bool:
+def _has_signal(signals: list[int], step: int, strategy: tf.distribute.Strategy) -> bool:
     """Whether this worker or another one had a signal. All workers ask at the same steps, and stop at the same one."""
     if isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy):
         return step % _STEPS_BETWEEN_QUESTIONS == 0 and any_worker(strategy, bool(signals))

@@ -143,7 +143,7 @@ class TrainingStep:
         weight = 1.0 / tf.math.count_nonzero(all_lists >= 0, dtype=tf.float32)
         if self.loss_scale:
             weight *= tf.convert_to_tensor(self.loss_scale.scale)
-        by_doc = at_slots(weight * gradient, found.slot)
+        by_doc = at_slots(tf.reshape(weight * gradient, [-1, 1]), found.slot)[:, 0]
         gradients = tape.gradient(scores, self.scorer.trainable_variables, output_gradients=by_doc)
         # TensorFlow keeps the graph of each sum over replicas until the process ends, so one replica makes none.
         if replica.num_replicas_in_sync > 1:

@@ -5,7 +5,7 @@ import pytest
 import tensorflow as tf
 
 from pipeline.data import RankingData
-from pipeline.data.packing import PackedBatches, epoch_order, find_documents, to_lists
+from pipeline.data.packing import PackedBatches, epoch_order, find_documents, to_docs, to_lists
 
 SIZES = [3, 1, 7, 2, 5, 4, 9, 1, 6, 2, 8]
 
@@ -79,23 +79,28 @@ def test_order_is_a_function_of_seed_and_epoch():
     assert (first != epoch_order(50, seed=2, epoch=0)).any()
 
 
-def test_to_lists_and_its_gradient(batches):
+def test_lists_and_packed_documents_are_each_other_s_inverse_with_their_gradients(batches):
     found = find_documents(
         tf.constant(batches.lists(1)[0]), tf.constant(batches.data.offsets), batches.list_size
     )
-    batch = {"slot": found.slot.numpy(), "sizes": found.sizes}
-    docs = tf.cast(found.rows, tf.float32)
-    weights = np.random.default_rng(0).normal(size=[4, batches.list_size]).astype(np.float32)
+    docs = tf.cast(found.rows, tf.float32)[:, tf.newaxis]
+    weights = np.random.default_rng(0).normal(size=[4, batches.list_size, 1]).astype(np.float32)
     with tf.GradientTape() as tape:
         tape.watch(docs)
-        padded, mask = to_lists(docs, batch["slot"], batch["sizes"], batches.list_size)
+        padded = to_lists(docs, found.sizes, batches.list_size)
         loss = tf.reduce_sum(padded * weights)
-    is_document = batch["slot"] < 4 * batches.list_size
-    slot = batch["slot"][is_document]
+    is_document = found.slot.numpy() < 4 * batches.list_size
+    slot = found.slot.numpy()[is_document]
     expected = np.zeros(4 * batches.list_size, np.float32)
-    expected[slot] = docs[is_document]
-    np.testing.assert_array_equal(padded, expected.reshape(4, -1))
-    np.testing.assert_array_equal(np.sum(mask, 1), batch["sizes"])
-    gradient = tape.gradient(loss, docs)
-    np.testing.assert_array_equal(gradient[is_document], weights.reshape(-1)[slot])
-    assert not gradient[~is_document].numpy().any()
+    expected[slot] = docs[is_document, 0]
+    np.testing.assert_array_equal(padded, expected.reshape(4, -1, 1))
+    np.testing.assert_array_equal(to_docs(padded, found.slot)[is_document], docs[is_document])
+    assert not to_docs(padded, found.slot)[~is_document].numpy().any()
+    gradient = tape.gradient(loss, docs).numpy()
+    np.testing.assert_array_equal(gradient[is_document, 0], weights.reshape(-1)[slot])
+    assert not gradient[~is_document].any()
+    with tf.GradientTape() as tape:
+        lists = tf.Variable(padded)
+        loss = tf.reduce_sum(to_docs(lists, found.slot) * docs)
+    expected[slot] = docs[is_document, 0]
+    np.testing.assert_array_equal(tf.convert_to_tensor(tape.gradient(loss, lists)), expected.reshape(4, -1, 1))
