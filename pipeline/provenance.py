@@ -23,7 +23,7 @@ def code_digest(*modules: str) -> str:
     Comments, docstrings and formatting do not count.
 
     Args:
-      modules: dotted names below `pipeline`, such as "training.fit".
+      modules: dotted names below `pipeline`, such as "training.loop".
     """
     seen: dict[str, str] = {}
     waiting = list(modules)

@@ -16,7 +16,7 @@ import numpy as np
 import tensorflow as tf
 import tf_keras as keras
 
-from pipeline.config import Config, EnsembleTeacher, NetworkConfig
+from pipeline.config import Config
 from pipeline.data import RankingData
 from pipeline.data.packing import PackedBatches
 from pipeline.data.stage import DataStage
@@ -37,14 +37,19 @@ from pipeline.teacher.lambdamart import LambdaMART
 from pipeline.teacher.scores import transform_scores
 from pipeline.teacher.stage import Progress, TeacherStage
 from pipeline.tracking import Trackers, events_folder, open_trackers, track_epoch, track_result
-from pipeline.training.fit import MONITOR, choose_jit, fit, load_history, load_weights
+from pipeline.training.distribute import is_chief, make_strategy, make_together
+from pipeline.training.loop import MONITOR, choose_jit, fit, load_history, load_weights
 from pipeline.training.signals import Interrupted
 from pipeline.training.step import ListLoss, label_loss
-from pipeline.training.strategy import is_chief, make_strategy, make_together, share_cores
 
 __all__ = ["Interrupted", "Run"]
 
-_NOT_OF_TRAINING = ("baseline", "strategy", "tpu")  # options that do not change what is trained
+_NOT_OF_TRAINING = (
+    "baseline",
+    "strategy",
+    "tpu",
+    "worker_timeout_s",
+)  # options that do not change what is trained
 
 log = logging.getLogger(__name__)
 
@@ -68,11 +73,9 @@ class Run:
         counted: Callable[[str, int, int, str], None] = lambda what, done, total, unit: None,
     ) -> None:
         self.config, self.command, self.progress, self.counted = config, command, progress, counted
-        # These two first: TensorFlow must not have begun, nor run anything before several workers have a strategy.
-        networks = [model for model in (config.student, config.teacher) if isinstance(model, NetworkConfig)]
-        if not isinstance(config.teacher, EnsembleTeacher):  # whose members may be any networks
-            share_cores(config.train, networks)
-        self.strategy = make_strategy(config.train.strategy, tpu=config.train.tpu)
+        # First: several workers must have a strategy before TensorFlow runs anything.
+        train = config.train
+        self.strategy = make_strategy(train.strategy, tpu=train.tpu, worker_timeout_s=train.worker_timeout_s)
         self.store = Store(config.cache_dir)
         self.data = DataStage(config.data, self.store)
         self.started = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
@@ -179,7 +182,7 @@ class Run:
                 self.strategy.extended.worker_devices[0].split(":")[-2],
                 self.strategy.num_replicas_in_sync,
             ],
-            "code": code_digest("training.fit", "student", "models.scorer"),
+            "code": code_digest("training.loop", "student", "models.scorer"),
             **versions("tensorflow", "tf-keras", "numpy"),
         }
 

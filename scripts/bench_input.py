@@ -26,8 +26,8 @@ from pipeline.data import RankingData
 from pipeline.data.packing import PackedBatches
 from pipeline.models.scorer import build_scorer
 from pipeline.student import distillation_loss
-from pipeline.training.fit import fit
-from pipeline.training.strategy import make_strategy
+from pipeline.training.loop import fit
+from pipeline.training.distribute import make_strategy
 
 NUM_FEATURES = 136
 GOAL = 5

@@ -66,7 +66,6 @@ OURS = {
 }
 PARTS = {
     "null loss": ["--part=null_loss"],
-    "input alone": ["--part=input"],
     "not deterministic": ["--not-deterministic"],
     "jit=off": ["--jit=off"],
     "jit=step": ["--jit=step"],

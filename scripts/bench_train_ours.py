@@ -1,12 +1,11 @@
 """This project's training for `bench.py train` and `bench.py growth`, in a process of its own: one line of JSON.
 
-All that `pipeline.training.fit.fit` does counts, checkpoints and the validation of five lists included.
+All that `pipeline.training.loop.fit` does counts, checkpoints and the validation of five lists included.
 """
 
 from __future__ import annotations
 
 import argparse
-import gc
 import json
 import os
 import sys
@@ -30,7 +29,7 @@ def main() -> None:
     parser.add_argument("--lists-per-step", type=int, default=workload.LISTS_PER_STEP)
     parser.add_argument("--jit", default="auto")
     parser.add_argument("--precision", default="float32")
-    parser.add_argument("--part", choices=("all", "null_loss", "input"), default="all")
+    parser.add_argument("--part", choices=("all", "null_loss"), default="all")
     parser.add_argument("--not-deterministic", action="store_true")
     options = parser.parse_args()
     workload.limit_threads(options.threads)
@@ -45,10 +44,9 @@ def main() -> None:
     from pipeline.data.packing import PackedBatches
     from pipeline.models.scorer import build_scorer
     from pipeline.student import distillation_loss
-    from pipeline.training.fit import fit
-    from pipeline.training.strategy import make_strategy, share_cores
+    from pipeline.training.distribute import make_strategy
+    from pipeline.training.loop import fit
 
-    gc.freeze()  # as the command does
     tf.config.threading.set_inter_op_parallelism_threads(options.threads)
     student = MLPStudent(hidden=list(workload.HIDDEN))
     config = TrainConfig(
@@ -60,9 +58,7 @@ def main() -> None:
         jit=options.jit,
         precision=options.precision,
     )
-    share_cores(config, [student], num_cores=options.threads)
-    if not tf.config.threading.get_intra_op_parallelism_threads():
-        tf.config.threading.set_intra_op_parallelism_threads(options.threads)
+    tf.config.threading.set_intra_op_parallelism_threads(options.threads)
     if not options.not_deterministic:
         tf.config.experimental.enable_op_determinism()
         tf.keras.utils.set_random_seed(0)
@@ -86,24 +82,18 @@ def main() -> None:
     def mark(row: Any = None) -> None:
         marks.append((time.perf_counter(), time.process_time()))
 
-    if options.part == "input":
-        num_steps = options.epochs * batches.steps_per_epoch
-        for step, _ in enumerate(batches.dataset(0, range(1)).take(num_steps), 1):
-            if step % batches.steps_per_epoch == 0:
-                mark()
-    else:
-        with tempfile.TemporaryDirectory() as folder:
-            fit(
-                lambda: build_scorer(student, workload.NUM_FEATURES, seed=0),
-                batches,
-                data.take(np.arange(5)),
-                null_loss if options.part == "null_loss" else loss,
-                config,
-                make_strategy("auto"),
-                seed=0,
-                folder=Path(folder),
-                on_epoch=mark,
-            )
+    with tempfile.TemporaryDirectory() as folder:
+        fit(
+            lambda: build_scorer(student, workload.NUM_FEATURES, seed=0),
+            batches,
+            data.take(np.arange(5)),
+            null_loss if options.part == "null_loss" else loss,
+            config,
+            make_strategy("auto"),
+            seed=0,
+            folder=Path(folder),
+            on_epoch=mark,
+        )
     seconds = np.diff(marks, axis=0)
     wall, cpu = np.median(seconds[1:], axis=0)
     gpus = tf.config.list_physical_devices("GPU")

@@ -31,7 +31,7 @@ def edit(path, old, new):
     path.write_text(text.replace(old, new))
 
 
-STUDENT = ("training.fit", "student", "models.scorer")
+STUDENT = ("training.loop", "student", "models.scorer")
 
 
 @pytest.mark.parametrize(

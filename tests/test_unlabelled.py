@@ -10,7 +10,7 @@ from pipeline.config import ConfigError
 from pipeline.run import Run
 from pipeline.teacher import stage as teacher_stage
 from pipeline.teacher.augment import synthetic_lists
-from pipeline.training.fit import load_history
+from pipeline.training.loop import load_history
 from tests.conftest import tiny_config
 
 

@@ -46,11 +46,14 @@ class TrainConfig:
 
     strategy: str = "auto"  # of tf.distribute: auto, one_device, mirrored, multi_worker, tpu
     tpu: str | None = None  # name of the TPU; local: that of this TPU VM; null: the variable TPU_NAME
+    worker_timeout_s: float = 900.0  # how long multi_worker waits until all workers have started
     epochs: int = 30  # at most
     lists_per_batch: int = 16  # over all replicas together
     learning_rate: float = 4e-3
     schedule: str = "cosine"  # of the learning rate: constant, cosine (to 0 at the last epoch)
-    weight_decay: float = 4.0  # decoupled (AdamW): each step takes learning rate * this off the weights
+    weight_decay: float = (
+        0.01  # decoupled (AdamW): each step takes learning rate * this off the weights, not biases
+    )
     patience: int = 0  # epochs without a better validation NDCG@10 before the end; 0: run all epochs
     jit: str = "auto"  # what XLA compiles: off, loss, step (all of it, static shapes); auto: by the device
     precision: str = "float32"  # of the layers: float32, bfloat16, float16; variables and loss are float32
@@ -63,6 +66,7 @@ class TrainConfig:
         for key in ("epochs", "lists_per_batch"):
             check(getattr(self, key) >= 1, f"train.{key}", getattr(self, key), "at least 1")
         check(self.learning_rate > 0, "train.learning_rate", self.learning_rate, "a number > 0")
+        check(self.worker_timeout_s > 0, "train.worker_timeout_s", self.worker_timeout_s, "a number > 0")
         one_of("train.schedule", self.schedule, ("constant", "cosine"))
         check(self.weight_decay >= 0, "train.weight_decay", self.weight_decay, "a number >= 0")
         check(self.patience >= 0, "train.patience", self.patience, "at least 0")

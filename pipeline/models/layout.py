@@ -56,12 +56,12 @@ class Layout(NamedTuple):
         return tf.range(self.list_size) < self.sizes[:, tf.newaxis]
 
     def to_lists(self, docs: tf.Tensor) -> tf.Tensor:
-        """[D, ...] -> [B, L, ...], zeros in empty slots."""
-        return to_lists(docs, self.slot, self.sizes, self.list_size)[0]
+        """[D, C] -> [B, L, C], zeros in empty slots."""
+        return to_lists(docs, self.sizes, self.list_size)
 
     def to_docs(self, lists: tf.Tensor) -> tf.Tensor:
-        """[B, L, ...] -> [D, ...], zeros for documents that only pad."""
-        return to_docs(lists, self.slot, self.sizes, self.list_size)
+        """[B, L, C] -> [D, C], zeros for documents that only pad."""
+        return to_docs(lists, self.slot)
 
     def narrow(self) -> Layout:
         """The same lists in as few slots as the longest of this batch needs.

@@ -17,7 +17,7 @@ from pipeline.data.transform import Transform
 from pipeline.models.layout import Layout
 from pipeline.models.networks import Scorer
 from pipeline.models.scorer import build_scorer, num_parameters, scoring_function
-from pipeline.training.fit import fit, load_weights
+from pipeline.training.loop import fit, load_weights
 from pipeline.training.step import label_loss
 
 NeuralTeacherConfig = MLPTeacher | AttentionTeacher
@@ -52,6 +52,7 @@ def fit_network(
         folder=folder,
         chief=chief,
         on_epoch=on_epoch,
+        option="teacher",
     )
 
 

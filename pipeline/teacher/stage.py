@@ -39,8 +39,8 @@ from pipeline.teacher.neural import NeuralTeacher, fit_network
 from pipeline.teacher.run_file import read_scores
 from pipeline.teacher.saved_model import SavedModel
 from pipeline.teacher.scores import zscore
+from pipeline.training.distribute import is_chief, make_together
 from pipeline.training.step import label_loss
-from pipeline.training.strategy import is_chief, make_together
 
 log = logging.getLogger(__name__)
 

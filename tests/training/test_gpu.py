@@ -14,7 +14,7 @@ from pipeline.config import MLPStudent
 from pipeline.losses.rankdistil import coupled_rankdistil
 from pipeline.noise import random_bits
 from pipeline.student import distillation_loss
-from pipeline.training.strategy import make_strategy
+from pipeline.training.distribute import make_strategy
 from tests.training.test_fit import CONFIG, train, vali_ndcg
 from tests.training.test_step import loss_config
 from tests.trust.command import metrics, run

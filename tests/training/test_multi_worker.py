@@ -12,7 +12,8 @@ import time
 import numpy as np
 import pytest
 
-from pipeline.cli import INTERRUPTED
+from pipeline.errors import INTERRUPTED, USER_ERROR
+from tests.closeness import assert_close
 from tests.conftest import TINY
 
 
@@ -85,9 +86,7 @@ def test_workers_give_the_curve_and_the_metrics_of_one_device(tmp_path, one_devi
         assert "student" not in kinds
         assert "teacher" in kinds
     (history, result), (expected_history, expected) = history_and_result(tmp_path), one_device
-    assert [row["loss"] for row in history] == pytest.approx(
-        [row["loss"] for row in expected_history], rel=1e-4
-    )
+    assert_close([row["loss"] for row in history], [row["loss"] for row in expected_history], rtol=1e-4)
     for model in ("teacher", "baseline", "student"):
         for split in ("vali", "test"):
             got, want = (r["models"][model]["metrics"][split]["ndcg@10"]["skip"] for r in (result, expected))
@@ -108,7 +107,7 @@ def test_tasks_of_slurm_give_the_curve_of_one_device(tmp_path, one_device):
     errors = [worker.communicate(timeout=300)[1] for worker in workers]
     assert [worker.returncode for worker in workers] == [0, 0], "\n".join(errors)
     (history, _), (expected, _) = history_and_result(tmp_path), one_device
-    assert [row["loss"] for row in history] == pytest.approx([row["loss"] for row in expected], rel=1e-4)
+    assert_close([row["loss"] for row in history], [row["loss"] for row in expected], rtol=1e-4)
 
 
 def wait_for(found, worker):
@@ -170,15 +169,15 @@ def test_workers_that_are_told_to_stop_all_save_the_same_step(tmp_path, told):
     assert [worker.returncode for worker in workers] == [0, 0], "\n".join(errors)
     assert "weights.npz is not what was written" in errors[0]
     again, _ = history_and_result(tmp_path)
-    assert [row["loss"] for row in again] == pytest.approx([row["loss"] for row in history], rel=1e-5)
+    assert_close([row["loss"] for row in again], [row["loss"] for row in history])
 
 
 @pytest.mark.slow
 def test_the_validation_of_the_chief_decides_for_all(tmp_path):
     """On unlike CPUs it differs; here that of the other worker gets worse and worse."""
     program = (
-        "import itertools, numpy, pipeline.cli, pipeline.training.fit as fit; better = itertools.count();"
-        "fit.ranked_ndcg = lambda ranked, cutoff: numpy.array([-next(better)]); pipeline.cli.main()"
+        "import itertools, numpy, pipeline.cli, pipeline.training.loop as loop; better = itertools.count();"
+        "loop.ranked_ndcg = lambda ranked, cutoff: numpy.array([-next(better)]); pipeline.cli.main()"
     )
     options = ["train.epochs=40", "train.patience=3", "train.baseline=false", "student.batch_norm=true"]
     workers = start_workers(tmp_path, 2, *options, others=("-c", program))
@@ -213,12 +212,52 @@ def test_workers_stop_outside_of_training_too(tmp_path):
 
 
 @pytest.mark.slow
+def test_a_worker_that_waits_for_the_others_stops_when_told_or_after_its_limit(tmp_path):
+    ports = free_ports(2)
+    cluster = {"worker": [f"127.0.0.1:{port}" for port in ports]}
+    config = {"TF_CONFIG": json.dumps({"cluster": cluster, "task": {"type": "worker", "index": 0}})}
+    told = start(tmp_path, environment=config)
+    seen = ""
+    while "waiting for all workers to start" not in seen:
+        seen = told.stderr.readline()
+        assert seen, "ended before it waited"
+    told.terminate()
+    errors = told.communicate(timeout=30)[1]
+    assert told.returncode == INTERRUPTED, errors
+
+    late = start(tmp_path, "train.worker_timeout_s=1", environment=config)
+    errors = late.communicate(timeout=60)[1]
+    assert late.returncode == USER_ERROR, errors
+    assert f"did not start within 1 s: 127.0.0.1:{ports[1]}" in errors
+
+
+@pytest.mark.slow
+def test_a_worker_stops_while_another_is_still_reading_its_data(tmp_path):
+    """It waits within TensorFlow."""
+    program = (
+        "import pipeline.run, pipeline.cli, time;"
+        "pipeline.run.Run.__call__ = lambda self: time.sleep(600); pipeline.cli.main()"
+    )
+    workers = start_workers(tmp_path, 2, others=("-c", program))
+    try:
+        log = tmp_path / "out" / "log"
+        wait_for(lambda: log.exists() and "stage student" in log.read_text(errors="replace"), workers[0])
+        time.sleep(3)
+        workers[0].terminate()
+        errors = workers[0].communicate(timeout=60)[1]
+        assert workers[0].returncode == INTERRUPTED, errors
+    finally:
+        for worker in workers:
+            worker.kill()
+
+
+@pytest.mark.slow
 def test_a_network_as_teacher_needs_one_cache(tmp_path):
     options = ("stage=teacher", "teacher=mlp", "teacher.hidden=[4]", "teacher.epochs=2")
     workers = start_workers(tmp_path, 2, *options, apart=True)
     errors = [worker.communicate(timeout=300)[1] for worker in workers]
     assert workers[1].returncode == 2, errors[1]
-    assert "mend: give all workers the same cache_dir" in errors[1]
+    assert "give all workers the same cache_dir" in errors[1]
     assert not list((tmp_path / "worker_1").rglob("teacher/*/manifest.json"))
 
 
@@ -245,7 +284,7 @@ def test_workers_with_caches_apart_do_not_go_on_from_one_checkpoint_of_them(tmp_
     errors = [worker.communicate(timeout=300)[1] for worker in workers]
     assert [worker.returncode for worker in workers] == [2, 2], "\n".join(errors)
     for text in errors:
-        assert "mend: give all the same cache_dir" in text
+        assert "Fix: give all workers the same cache_dir" in text
 
 
 @pytest.mark.slow
@@ -281,7 +320,7 @@ def test_workers_train_a_listwise_network_as_teacher_together(tmp_path):
         ]
         for folder in ("one", "two")
     )
-    assert got == pytest.approx(expected, rel=1e-4)
+    assert_close(got, expected, rtol=1e-4)
     expected, got = (np.load(of_teacher(folder, "scores", "test.npy")) for folder in ("one", "two"))
     # The loss doesn't see a constant added to every score, so the last bias follows rounding alone.
-    np.testing.assert_allclose(got - got.mean(), expected - expected.mean(), rtol=1e-3, atol=1e-4)
+    assert_close(got - got.mean(), expected - expected.mean(), rtol=1e-3, atol=1e-4)

@@ -10,7 +10,7 @@ from tests.training.test_fit import CONFIG, numbers, train
 
 
 def profiled(monkeypatch):
-    """What the profiler is told, in order; it does its work all the same."""
+    """The calls of the profiler, in order; it still does its work."""
     calls = []
     for name in ("start", "stop"):
         real = getattr(tf.profiler.experimental, name)
@@ -36,7 +36,7 @@ def test_the_steps_asked_for_are_profiled_and_the_numbers_stay(tmp_path, monkeyp
         for line in plane.lines
         for event in line.events
     ]
-    assert names.count("train_function") == 4
+    assert names.count("train_step") == 4
     assert any("MatMul" in name for name in names)
     _, without = train(tmp_path / "b")
     assert calls == ["start", "stop"]
@@ -45,7 +45,7 @@ def test_the_steps_asked_for_are_profiled_and_the_numbers_stay(tmp_path, monkeyp
 
 def test_more_steps_than_there_are(tmp_path):
     config = dataclasses.replace(CONFIG, profile=[3, 17])
-    with pytest.raises(ConfigError, match=r"train.profile=\[3, 17\] .* 16 steps"):
+    with pytest.raises(ConfigError, match=r"train\.profile=\[3, 17\].* 1 to 16"):
         train(tmp_path / "a", config=config, profile_to=tmp_path / "events")
 
 
@@ -53,10 +53,10 @@ def test_an_interruption_ends_the_profile(tmp_path, monkeypatch):
     calls = profiled(monkeypatch)
 
     def train_until_interrupted():
-        with Profile([2, 9], tmp_path, num_steps=9, done=0) as profile:
+        with Profile([2, 9], tmp_path, num_steps=9) as profile:
             for step in range(2):
-                profile.on_train_batch_begin(step)
-                profile.on_train_batch_end(step)
+                profile.before(step)
+                profile.after(step)
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
@@ -66,9 +66,9 @@ def test_an_interruption_ends_the_profile(tmp_path, monkeypatch):
 
 def test_a_resumed_run_profiles_what_is_left(tmp_path, monkeypatch):
     calls = profiled(monkeypatch)
-    with Profile([2, 5], tmp_path, num_steps=9, done=3) as profile:
-        for step in range(4, 8):
-            profile.on_train_batch_begin(step)
-            assert calls == (["start"] if step <= 5 else ["start", "stop"])
-            profile.on_train_batch_end(step)
+    with Profile([2, 5], tmp_path, num_steps=9) as profile:
+        for step in range(3, 7):
+            profile.before(step)
+            assert calls == (["start"] if step < 5 else ["start", "stop"])
+            profile.after(step)
     assert calls == ["start", "stop"]
