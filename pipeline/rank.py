@@ -22,7 +22,6 @@ from pipeline.data.letor_lists import read_lists
 from pipeline.data.progress import reading
 from pipeline.data.sources import PUBLISHED
 from pipeline.export.load import ExportedModel, ModelError, load_exported
-from pipeline.stderr import stderr_to
 
 MISTAKE = 2  # exit code
 
@@ -189,8 +188,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         parser.error(f"{options.out} would be written over")
     began = time.perf_counter()
     try:
-        with stderr_to(Path(os.devnull)):  # TensorFlow's greeting; mistakes are exceptions
-            model = load_exported(options.model, threads=options.threads)
+        model = load_exported(options.model, threads=options.threads)
         num_queries, num_docs = rank_file(
             model,
             options.file,
