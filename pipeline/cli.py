@@ -28,7 +28,7 @@ from pipeline.config import Config, ConfigError, compose, from_composed
 from pipeline.config.compose import compose_hydra
 from pipeline.config.errors import user_message
 from pipeline.config.hydra_policy import check_hydra, forbid_resolvers
-from pipeline.config.overrides import groups_and_choices, key_of, searchpath
+from pipeline.config.overrides import explain, groups_and_choices, key_of, searchpath
 from pipeline.environment import set_environment
 from pipeline.errors import DONE, FAILED, INTERRUPTED, REFUSED_BY_GATE, STOPPED, USER_ERROR
 from pipeline.jobs import end_with_parent
@@ -42,7 +42,14 @@ __all__ = ["INTERRUPTED", "compose", "main"]
 log = logging.getLogger("pipeline")
 
 _CONTINUES = "stopped; the same command continues"
-_QUIET = ("hydra", "hydra_plugins", "optuna.storages", "alembic", "tensorflow", "absl")  # their INFO lines are many
+_QUIET = (
+    "hydra",
+    "hydra_plugins",
+    "optuna.storages",
+    "alembic",
+    "tensorflow",
+    "absl",
+)  # their INFO lines are many
 _NO_EFFECT = ("hydra.run.dir", "hydra.job.chdir")  # the command has its own option, or needs the default
 
 OmegaConf.register_new_resolver("groups_and_choices", groups_and_choices, replace=True)  # of --help
@@ -211,7 +218,9 @@ def _log_to_terminal() -> None:
     root.setLevel(logging.INFO)
     for name in _QUIET:
         logging.getLogger(name).setLevel(logging.WARNING)
-    logging.getLogger("hydra_plugins.hydra_optuna_sweeper").setLevel(logging.ERROR)  # warns of each failed job
+    logging.getLogger("hydra_plugins.hydra_optuna_sweeper").setLevel(
+        logging.ERROR
+    )  # warns of each failed job
     if not root.handlers:
         root.addHandler(_formatted(logging.StreamHandler()))
 
@@ -258,7 +267,7 @@ def _sweep(given: argparse.Namespace, command: str) -> int:
     crashed = False
     try:
         with watch.shown():
-            words = ["--config-name", given.config_name, "--multirun", *overrides, *own_overrides(given.overrides)]
+            words = ["--config-name", given.config_name, "--multirun", *overrides, *own_overrides(overrides)]
             _hydra_main(words)
     except (KeyboardInterrupt, SystemExit) as stop:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -289,7 +298,9 @@ def _hydra_main(words: Sequence[str]) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser("rankdistil", add_help=False, usage="rankdistil [--help] [OPTION=VALUE ...]")
+    parser = argparse.ArgumentParser(
+        "rankdistil", add_help=False, usage="rankdistil [--help] [OPTION=VALUE ...]"
+    )
     parser.add_argument("overrides", nargs="*")
     parser.add_argument("-m", "--multirun", action="store_true")
     parser.add_argument("-cn", "--config-name", default="config")
@@ -348,7 +359,7 @@ def main() -> None:
         code = STOPPED
     except Exception as error:
         is_hydra = isinstance(error, hydra.errors.HydraException)
-        message = " ".join(str(error).split()) if is_hydra else user_message(error)
+        message = explain(error, sys.argv[1:]) if is_hydra else user_message(error)
         if message is None or full_traceback:
             traceback.print_exc()
         else:

@@ -6,7 +6,10 @@ import importlib.metadata
 import os
 
 _VECTOR_WIDTH = "xla_cpu_prefer_vector_width"
-_KNOW_VECTOR_WIDTH = ("2.20", "2.21")  # versions of TensorFlow; XLA aborts the process at a flag that it does not know
+_KNOW_VECTOR_WIDTH = (
+    "2.20",
+    "2.21",
+)  # versions of TensorFlow; XLA aborts the process at a flag that it does not know
 
 
 def set_environment() -> None:

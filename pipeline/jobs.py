@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import signal
 import subprocess
@@ -53,7 +54,7 @@ def run_job(
         stage = None if found is None else found.stage
         found = Status(state, stage=stage, error=how, exit_code=code)
         write_status(folder, found)
-    return found
+    return dataclasses.replace(found, exit_code=code)
 
 
 def end_with_parent() -> bool:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import os
 import re
 import sys
 import time
@@ -21,6 +20,7 @@ from pipeline.data.letor import DUPLICATES, UNSORTED
 from pipeline.data.letor_lists import read_lists
 from pipeline.data.progress import reading
 from pipeline.data.sources import PUBLISHED
+from pipeline.environment import set_environment
 from pipeline.export.load import ExportedModel, ModelError, load_exported
 
 MISTAKE = 2  # exit code
@@ -171,6 +171,7 @@ def _missing_value(model: Path) -> float | None:
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Runs the command; ends the process with its exit code."""
+    set_environment()
     parser = _parser()
     options = parser.parse_args(arguments)
     if len(options.tag.split()) != 1:

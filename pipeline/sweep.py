@@ -10,6 +10,7 @@ import hashlib
 import math
 import os
 import re
+import traceback
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -32,7 +33,9 @@ from pipeline.run_folder import complete_result
 from pipeline.status import ENDED, FAILURE, FILE, Status, read_status, write_status
 
 OBJECTIVE = "ndcg@10"  # of the student on the validation split, lists without relevant documents skipped
-COMMAND = "RANKDISTIL_COMMAND"  # environment of a sweep and its jobs: the command of the sweep, for result.json
+COMMAND = (
+    "RANKDISTIL_COMMAND"  # environment of a sweep and its jobs: the command of the sweep, for result.json
+)
 _LONGEST = 180  # characters of a folder's name; file systems allow 255
 
 
@@ -70,7 +73,9 @@ def sweep_folder(overrides: Sequence[str]) -> Path:
             folder = str(override.value())
             if "${" in folder or override.is_sweep_override():
                 where = str(override.input_line)
-                raise ConfigError("a sweep continues in its folder", where=where, fix="run_dir=FOLDER, a plain path")
+                raise ConfigError(
+                    "a sweep continues in its folder", where=where, fix="run_dir=FOLDER, a plain path"
+                )
     return Path(folder).absolute()
 
 
@@ -104,10 +109,14 @@ def plan(overrides: Sequence[str], config_name: str = "config", config_dir: str 
     given = {o.key_or_group for o in parsed}
     swept = {key: o for key, o in swept.items() if o in parsed or key not in given}
     for key, override in swept.items():
-        if "." not in key:  # each choice of a group is a file with options of its own
-            for value in _values(override):
-                composed = compose_hydra([*same, f"{override.get_key_element()}={value}"], config_name, config_dir)
-                check_hydra(composed.hydra, overrides)
+        values = list(_values(override))
+        for value in (
+            values[:1] if "." in key else values
+        ):  # each choice of a group is a file with its own options
+            composed = compose_hydra(
+                [*same, f"{override.get_key_element()}={value}"], config_name, config_dir
+            )
+            check_hydra(composed.hydra, overrides)
     if "n_trials" in settings.sweeper:  # a search
         return int(settings.sweeper.n_trials)
     if not str(settings.sweeper["_target_"]).endswith("BasicSweeper"):
@@ -150,10 +159,10 @@ def sweep_job(composed: DictConfig) -> float | None:
             if status.state == ENDED and result is None and "evaluate" in config.stages():
                 write_status(folder, Status(FAILURE, error="wrote no complete result.json", exit_code=FAILED))
     except Exception as error:
-        message = user_message(error)
+        message, name = user_message(error), type(error).__name__
         code = FAILED if message is None else USER_ERROR
-        write_status(folder, Status(FAILURE, error_type=type(error).__name__, error=message or str(error), exit_code=code))
-        (folder / "log").write_text(f"{message or error}\n")
+        write_status(folder, Status(FAILURE, error_type=name, error=message or str(error), exit_code=code))
+        (folder / "log").write_text(message or "".join(traceback.format_exception(error)))
         return None
     return objective(result)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import sys
 import threading
 from collections.abc import Iterator
@@ -15,6 +16,7 @@ from rich.text import Text
 
 from pipeline.errors import DONE, FAILED, REFUSED_BY_GATE
 from pipeline.status import ENDED, FAILURE, FILE, RUNNING, Status, read_status
+from pipeline.sweep import OBJECTIVE, objective
 
 _EVER = 1e9  # seconds over which the progress bar averages the speed: jobs are long
 _PAUSE_SECONDS = 0.5  # between two looks at the folder
@@ -33,7 +35,9 @@ class SweepWatch:
         folder.mkdir(parents=True, exist_ok=True)
         mark = folder / ".began"
         mark.touch()
-        self._began_ns = mark.stat().st_mtime_ns  # by the clock of the file system, which other machines share
+        self._began_ns = (
+            mark.stat().st_mtime_ns
+        )  # by the clock of the file system, which other machines share
         mark.unlink()
         self._before = {path.parent: read_status(path.parent) for path in folder.glob(f"*/{FILE}")}
         self._ended: dict[Path, Status] = {}
@@ -60,6 +64,7 @@ class SweepWatch:
                 self._ended[folder] = status
                 complete = status.state == ENDED and self._before.get(folder) == status
                 how = "already complete" if complete else _how(status)
+                how += _score(folder) if status.state == ENDED else ""
                 of = "" if self.num_jobs is None else f"/{self.num_jobs}"
                 yield f"{len(self._ended)}{of} {folder.name}: {how}", complete
 
@@ -114,7 +119,9 @@ class SweepWatch:
         """What to print when the sweep is told to end."""
         of = "" if self.num_jobs is None else f" of {self.num_jobs}"
         running = "".join(f"; {folder.name} was running" for folder, _ in self.running())
-        return f"{self.folder}: stopped after {len(self._ended)}{of} jobs{running}; the same command continues"
+        return (
+            f"{self.folder}: stopped after {len(self._ended)}{of} jobs{running}; the same command continues"
+        )
 
     def summary(self) -> tuple[list[str], int]:
         """Lines about all jobs, and the exit code."""
@@ -135,3 +142,11 @@ def _how(status: Status) -> str:
     if status.exit_code == REFUSED_BY_GATE:
         return "done; refused by the gate"
     return f"{status.state}: {status.error}" if status.state == FAILURE else status.state
+
+
+def _score(folder: Path) -> str:
+    try:
+        value = objective(json.loads((folder / "result.json").read_text()))
+    except (OSError, ValueError, KeyError, TypeError):
+        return ""
+    return "" if value is None else f"; validation {OBJECTIVE.upper()} {value:.4f}"

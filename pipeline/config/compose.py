@@ -127,7 +127,12 @@ class Config:
         fix = "a path without [ and \\, which TensorFlow takes for a pattern and then finds no model there"
         check(not {"[", "\\"} & set(str(self.run_dir)), "run_dir", self.run_dir, fix)
         ok = self.train.baseline or not self.evaluate.gate.not_below_baseline
-        check(ok, "evaluate.gate.not_below_baseline", True, "train.baseline=true, to have a baseline to compare with")
+        check(
+            ok,
+            "evaluate.gate.not_below_baseline",
+            True,
+            "train.baseline=true, to have a baseline to compare with",
+        )
         if isinstance(self.teacher, RunFileTeacher):
             scores, has_lists = self.teacher.unlabelled, has_unlabelled(self.data)
             fix = "null, or give the lists that these scores belong to (data.unlabelled)"
@@ -225,7 +230,9 @@ def from_composed(composed: omegaconf.DictConfig) -> Config:
             values[key] = OmegaConf.to_container(node, resolve=True) if OmegaConf.is_config(node) else node
     for key in fields:
         if key not in values or (key not in _PLAIN and not isinstance(values[key], dict)):
-            raise ConfigError(f"{key} is not a group of options", fix=f"remove what replaces or deletes {key}")
+            raise ConfigError(
+                f"{key} is not a group of options", fix=f"remove what replaces or deletes {key}"
+            )
     groups: dict[str, Any] = {}
     for group, choices in CHOICES.items():
         name = str(values[group].get("name"))

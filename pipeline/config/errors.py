@@ -7,7 +7,9 @@ import errno
 from omegaconf.errors import OmegaConfBaseException
 
 _FULL = "Fix: free some space, or set run_dir and cache_dir to folders on a larger disk"
-_DENIED = "Fix: give this user the right to read or write it, or set run_dir and cache_dir to your own folders"
+_DENIED = (
+    "Fix: give this user the right to read or write it, or set run_dir and cache_dir to your own folders"
+)
 _FILE = "Fix: name another folder; a part of this path is a file"
 _BY_ERRNO = {
     errno.ENOSPC: _FULL,

@@ -17,7 +17,11 @@ from pipeline.config.checks import ConfigError, nearest
 from pipeline.config.overrides import key_of
 
 _FORBIDDEN_RESOLVERS = ("oc.env", "oc.decode", "oc.deprecated")
-_TARGETS = ("hydra_plugins.", "hydra._internal.core_plugins.", "optuna.samplers.")  # of launchers and sweepers
+_TARGETS = (
+    "hydra_plugins.",
+    "hydra._internal.core_plugins.",
+    "optuna.samplers.",
+)  # of launchers and sweepers
 _ENVIRONMENT = ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "CUDA_VISIBLE_DEVICES")
 _LOGGING = {"version": 1, "root": None, "disable_existing_loggers": False}  # hydra/job_logging=none
 # Options of launchers and sweepers that are commands. The command line may set them, a file may not.

@@ -49,7 +49,8 @@ def _unknown_key(key: str, overrides: Sequence[str]) -> str:
         return f"{key} is unknown: Hydra has no such option; rankdistil --cfg hydra prints them"
     known = _known(_chosen(overrides))
     if choices := known.get(key):
-        return f"{key} is an option of {' or '.join(choices)} only. Fix: choose that, for example {choices[0]} {key}=..."
+        example = f"{choices[0]} {key}=..."
+        return f"{key} is an option of {' or '.join(choices)} only. Fix: choose that, for example {example}"
     of_chosen = [name for name, choices in known.items() if not choices]
     close = difflib.get_close_matches(key, of_chosen, n=3, cutoff=0.8)
     if close := close or difflib.get_close_matches(key, known, n=3, cutoff=0.7):

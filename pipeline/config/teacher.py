@@ -26,7 +26,12 @@ class ScoresConfig:
         one_of("teacher.scores.transform", self.transform, ("identity", "shift_min", "zscore", "rank"))
         above_zero("teacher.scores", self, "scale", "entropy", "cap")
         ok = self.entropy is None or self.scale == 1.0
-        check(ok, "teacher.scores.scale", self.scale, "teacher.scores.entropy sets the scale; give one of the two")
+        check(
+            ok,
+            "teacher.scores.scale",
+            self.scale,
+            "teacher.scores.entropy sets the scale; give one of the two",
+        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,7 +53,16 @@ class LambdaMARTTeacher:
     scores: ScoresConfig
 
     def __post_init__(self) -> None:
-        at_least(1, "teacher", self, "num_trees", "min_docs_in_leaf", "truncation_level", "early_stopping", "members")
+        at_least(
+            1,
+            "teacher",
+            self,
+            "num_trees",
+            "min_docs_in_leaf",
+            "truncation_level",
+            "early_stopping",
+            "members",
+        )
         at_least(0, "teacher", self, "synthetic_lists", "min_sum_hessian")
         at_least(2, "teacher", self, "num_leaves")
         above_zero("teacher", self, "learning_rate")
