@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import argparse
 import contextlib
-import gc
+import dataclasses
 import json
 import logging
 import os
-import re
 import shlex
 import signal
 import sys
@@ -20,104 +20,109 @@ from typing import Any, cast
 import hydra
 import rich
 import yaml
-from hydra._internal.hydra import Hydra
-from hydra._internal.utils import get_args_parser
-from hydra.core.hydra_config import HydraConfig
-from hydra.errors import HydraException
-from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf import OmegaConf
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from pipeline.config import Config, ConfigError, flat, from_composed
-from pipeline.config.guard import guard
-from pipeline.config.mends import explained
-from pipeline.config.mistakes import explain, groups_and_choices
-from pipeline.stderr import stderr_to
-from pipeline.store import FolderInUseError, atomic, exclusive
-from pipeline.sweep import (
-    COMMAND,
-    GATE,
-    TO_FILE,
-    end_with_parent,
-    folder_overrides,
-    key_of,
-    note_failure,
-    run_job,
-    sweep_folder,
-)
-from pipeline.sweep_watch import Sweep, num_jobs
+from pipeline.config import Config, ConfigError, compose, from_composed
+from pipeline.config.compose import compose_hydra
+from pipeline.config.errors import user_message
+from pipeline.config.hydra_policy import check_hydra, forbid_resolvers
+from pipeline.config.overrides import explain, groups_and_choices, key_of, searchpath
+from pipeline.environment import set_environment
+from pipeline.errors import DONE, FAILED, INTERRUPTED, REFUSED_BY_GATE, STOPPED, USER_ERROR
+from pipeline.jobs import end_with_parent
+from pipeline.run_folder import check_folder
+from pipeline.status import Recorder, read_status, recorded, write_status
+from pipeline.store import atomic, exclusive
+from pipeline.sweep import COMMAND, own_overrides, plan, sweep_folder, sweep_job
+from pipeline.sweep_watch import SweepWatch
+
+__all__ = ["INTERRUPTED", "compose", "main"]
 
 log = logging.getLogger("pipeline")
 
-_OF_KERAS = ("pandas", "PIL", "scipy")
-_ALWAYS_THERE = {"config.yaml", "log", ".lock"}  # in the folder of a run, whatever it has made
-guard()  # here: the workers of launchers import this module, too
-
-# Exit codes: what the user can mend; Ctrl-C; the same command goes on (EX_TEMPFAIL). GATE: see evaluate.gate.
-MISTAKE, STOPPED, INTERRUPTED = 2, 130, 75
-
+_CONTINUES = "stopped; the same command continues"
+_QUIET = (
+    "hydra",
+    "hydra_plugins",
+    "optuna.storages",
+    "alembic",
+    "tensorflow",
+    "absl",
+)  # their INFO lines are many
+_NO_EFFECT = ("hydra.run.dir", "hydra.job.chdir")  # the command has its own option, or needs the default
 
 OmegaConf.register_new_resolver("groups_and_choices", groups_and_choices, replace=True)  # of --help
 
 
-def compose(overrides: Sequence[str]) -> Config:
-    """The checked Config that the command would have with these overrides.
+class ProgressBars:
+    """How far the run is: bars on a terminal; elsewhere a line of the log, at most one in 30 seconds."""
 
-    Raises:
-      ConfigError: Hydra cannot compose them, or an option is wrong.
-    """
-    try:
-        with hydra.initialize_config_module("pipeline.conf", version_base="1.3"):
-            return from_composed(hydra.compose("config", overrides=list(overrides)))
-    except HydraException as error:
-        raise ConfigError(f"{shlex.join(overrides)}: {explain(error, overrides)}") from None
+    _PAUSE_SECONDS = 30
 
-
-def _check_folder(config: Config) -> None:
-    """Refuses a folder that holds another run, unless that ended with a mistake before it had made anything."""
-    path = config.run_dir / "config.yaml"
-    if not path.exists() or _is_barren(config.run_dir):
-        return
-    mend = "mend: another run_dir, or remove it"
-    try:
-        before = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} is damaged ({str(error).splitlines()[0]}); {mend}") from None
-    if not isinstance(before, dict):
-        raise ConfigError(f"{path} is damaged; {mend}")
-    there, now = flat(before), flat(config.plain())
-    other = [
-        f"{key}={there.get(key, '-')} there, {now.get(key, '-')} now"
-        for key in {**there, **now}
-        if key != "stage" and there.get(key, "-") != now.get(key, "-")
-    ]
-    if other:
-        more = f" and {len(other) - 3} more" * (len(other) > 3)
-        raise FolderInUseError(
-            f"run_dir={config.run_dir} holds another run ({'; '.join(other[:3])}{more}); {mend} (what its stages made "
-            "is in cache_dir and is taken up again)"
+    def __init__(self) -> None:
+        self.bars = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[unit]}"),
+            TimeRemainingColumn(),
+            disable=not sys.stderr.isatty(),
+            console=rich.console.Console(stderr=True),
         )
+        self._tasks: dict[str, Any] = {}
+        self._last_line = time.monotonic()
+
+    def counted(self, what: str, done: int, total: int, unit: str) -> None:
+        if what not in self._tasks:
+            self._tasks[what] = self.bars.add_task(what, total=total, unit=unit)
+        self.bars.update(self._tasks[what], completed=done, unit=unit)
+        if self.bars.disable and time.monotonic() - self._last_line >= self._PAUSE_SECONDS:
+            log.info("%s: %d of %d %s", what, done, total, unit)
+            self._last_line = time.monotonic()
+
+    def epoch(self, model: str, row: dict[str, Any], epochs: int) -> None:
+        ndcg = row["vali"]["ndcg@10"]
+        self.counted(f"training {model}", row["epoch"], epochs, f"epochs, validation NDCG@10 {ndcg:.4f}")
 
 
-def _is_barren(folder: Path) -> bool:
-    log_file = folder / "log"
-    text = log_file.read_text(encoding="utf-8", errors="replace") if log_file.exists() else ""
-    return (
-        re.search(r"\d ERROR ", text) is not None  # not TensorFlow's UNKNOWN ERROR where there is no GPU
-        and {file.name for file in folder.iterdir()} <= _ALWAYS_THERE
-    )
+# ------------------------------------------------------------------------------------------------------- one run
 
 
-@contextlib.contextmanager
-def _claimed(config: Config) -> Iterator[None]:
-    """The run's folder, with config.yaml, to be written to by this process alone."""
-    config.run_dir.mkdir(parents=True, exist_ok=True)
-    with exclusive(config.run_dir):
-        _check_folder(config)
-        with atomic(config.run_dir / "config.yaml") as temporary:
-            temporary.write_text(yaml.safe_dump(config.plain(), sort_keys=False), encoding="utf-8")
-        yield
+@dataclasses.dataclass
+class Outcome:
+    """What a run has made, for the terminal."""
+
+    result: dict[str, Any] | None  # as in result.json, where the evaluation was among the stages
+    models: dict[str, Any] | None  # metrics of what was trained, after the stages teacher and student
+    data: dict[str, Any] | None  # facts about the data, after the stage data
+    chief: bool  # whether this process writes; of several workers one does
+
+
+def _stages(config: Config, command: str, progress: ProgressBars, recorder: Recorder | None) -> Outcome:
+    """Runs the stages. The only function that knows how pipeline.run is called."""
+    from pipeline.evaluation.result import device  # imports TensorFlow
+    from pipeline.run import Interrupted, Run
+
+    try:
+        run = Run(config, command=command, progress=progress.epoch, counted=progress.counted)
+        if not run.chief:
+            with _logged_to(config.run_dir / "log"):
+                run()
+            return Outcome(None, None, None, chief=False)
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(_claimed(config))
+            run.recorder = recorder or stack.enter_context(recorded(config.run_dir))
+            stack.enter_context(_logged_to(config.run_dir / "log"))
+            log.info("on %s, to do: %s", device(), _plan(run.plan()))
+            result = run()
+    except Interrupted as stopped:
+        # A scheduler signals one worker after another: this one may have stopped before its turn.
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        log.warning("%s", stopped)
+        raise SystemExit(INTERRUPTED) from None
+    facts = json.loads((run.data.folder / "data.json").read_text()) if config.stage == "data" else None
+    return Outcome(result, run.made() if config.stage in ("teacher", "student") else None, facts, chief=True)
 
 
 def _plan(stages: dict[str, list[tuple[str, str]]]) -> str:
@@ -133,226 +138,231 @@ def _plan(stages: dict[str, list[tuple[str, str]]]) -> str:
     return ", ".join(parts)
 
 
-class _Progress:
-    """How far the run is: bars on a terminal, elsewhere a line of the log, at most one in 30 seconds."""
-
-    _PAUSE_SECONDS = 30
-
-    def __init__(self) -> None:
-        self.bars = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[unit]}"),
-            TimeRemainingColumn(),
-            disable=not sys.stderr.isatty(),
-            console=rich.console.Console(stderr=True),
-        )
-        self._tasks: dict[str, Any] = {}
-        self._told = time.monotonic()
-
-    def counted(self, what: str, done: int, total: int, unit: str) -> None:
-        if what not in self._tasks:
-            self._tasks[what] = self.bars.add_task(what, total=total, unit=unit)
-        self.bars.update(self._tasks[what], completed=done, unit=unit)
-        if self.bars.disable and time.monotonic() - self._told >= self._PAUSE_SECONDS:
-            log.info("%s: %d of %d %s", what, done, total, unit)
-            self._told = time.monotonic()
-
-    def epoch(self, model: str, row: dict[str, Any], epochs: int) -> None:
-        ndcg = row["vali"]["ndcg@10"]
-        self.counted(f"training {model}", row["epoch"], epochs, f"epochs, validation NDCG@10 {ndcg:.4f}")
-
-
 @contextlib.contextmanager
-def _quick_imports() -> Iterator[None]:
-    """Imports inside take less time, once a process: nobody looks for garbage among what is to stay, and packages that
-    Keras imports only if they are installed, and that serve nothing here, look as if they were not."""
-    hidden: dict[str, Any] = {name: None for name in _OF_KERAS if name not in sys.modules}
-    sys.modules.update(hidden)
-    gc.disable()
-    try:
+def _claimed(config: Config) -> Iterator[None]:
+    """Keeps other processes out of the run's folder, and writes config.yaml there."""
+    config.run_dir.mkdir(parents=True, exist_ok=True)
+    with exclusive(config.run_dir):
+        check_folder(config)
+        with atomic(config.run_dir / "config.yaml") as temporary:
+            temporary.write_text(yaml.safe_dump(config.plain(), sort_keys=False), encoding="utf-8")
         yield
-    finally:
-        for name in hidden:
-            sys.modules.pop(name, None)
-        gc.freeze()
-        gc.enable()
 
 
-def _run(config: Config) -> None:
-    _check_folder(config)
-    with stderr_to(config.run_dir / "log"):
-        # TensorFlow takes seconds to import; --help and mistakes need not wait.
-        with _quick_imports():
-            from pipeline.evaluation.result import device
-            from pipeline.run import Interrupted, Run
-
-        where = device()
-    progress = _Progress()
-    with progress.bars:
-        command = os.environ.get(COMMAND) or shlex.join(["rankdistil", *sys.argv[1:]])
-        try:
-            run = Run(config, command=command, progress=progress.epoch, counted=progress.counted)
-            with _claimed(config) if run.chief else contextlib.nullcontext():
-                if run.chief:
-                    log.info("on %s, to do: %s", where, _plan(run.plan()))
-                result = run()
-        except Interrupted as stopped:
-            # A scheduler tells one worker after another: this one may have stopped before its turn.
-            signal.signal(signal.SIGTERM, signal.SIG_IGN)
-            log.warning("%s", stopped)
-            raise SystemExit(INTERRUPTED) from None
+def _show(config: Config, outcome: Outcome) -> None:
     from pipeline.evaluation import terminal_table
     from pipeline.metrics import NoRelevant, Ties
 
     convention, ties = cast(NoRelevant, config.evaluate.no_relevant), cast(Ties, config.evaluate.ties)
-    if result is not None:
+    if outcome.result is not None:
         from pipeline.report import write_report
 
-        rich.print(terminal_table(result, no_relevant=convention, ties=ties))
+        rich.print(terminal_table(outcome.result, no_relevant=convention, ties=ties))
         write_report(config.run_dir, config.run_dir / "report", no_relevant=convention)
         print(f"report: {config.run_dir / 'report' / 'report.html'}")
-    elif config.stage in ("teacher", "student") and run.chief:
-        made = run.made()
+    elif outcome.models is not None:
         for split in ("vali", "test"):
-            rich.print(terminal_table(made, split=split, no_relevant=convention, ties=ties))
-    elif config.stage == "data" and run.chief:
+            rich.print(terminal_table(outcome.models, split=split, no_relevant=convention, ties=ties))
+    elif outcome.data is not None:
         from pipeline.data.check import data_table
 
-        rich.print(data_table(json.loads((run.data.folder / "data.json").read_text())))
+        rich.print(data_table(outcome.data))
     print(f"{config.run_dir}: " + ", ".join(sorted(path.name for path in config.run_dir.iterdir())))
-    if result is not None and result["gate"] and not result["gate"]["passed"]:
-        raise SystemExit(GATE)
 
 
-def _job(composed: DictConfig) -> float | None:
-    """What Hydra calls with a composed config: a run, or a job of a sweep."""
-    OmegaConf.set_struct(composed, False)
-    composed.run_dir = HydraConfig.get().runtime.output_dir  # in a sweep, the job's own folder
-    in_sweep = HydraConfig.get().mode == RunMode.MULTIRUN
-    try:
-        config = from_composed(composed)
-        if in_sweep:
-            return run_job(config)
-        _run(config)
-    except Exception as error:
-        line = explained(error)
-        if isinstance(error, FolderInUseError):
-            _leave_log()
-        log.error("%s", line or error, exc_info=line is None)
-        if in_sweep:
-            note_failure(Path(composed.run_dir), error)
-            return None
-        if line and "run_dir" not in map(key_of, HydraConfig.get().overrides.task):
-            _forget(Path(composed.run_dir))
-        raise SystemExit(MISTAKE if line else 1) from error
-    return None
+def _run(given: argparse.Namespace, command: str, *, is_job: bool) -> int:
+    """One run; its exit code."""
+    composed = compose_hydra(given.overrides, given.config_name, given.config_dir)
+    if str(composed.hydra.mode).endswith("MULTIRUN"):
+        return _sweep(given, command)
+    config = from_composed(composed)
+    check_hydra(composed.hydra, given.overrides)
+    for override in given.overrides:
+        if key_of(override) in _NO_EFFECT:
+            raise ConfigError("has no effect", where=override, fix="run_dir=FOLDER, or remove it")
+    check_folder(config)
+    os.environ.update({name: str(value) for name, value in composed.hydra.job.env_set.items()})
+    _set_verbosity(composed.hydra.verbose)
+    with contextlib.ExitStack() as stack:
+        recorder = None
+        if is_job:  # who started the job reads in status.json how it ended, wherever that is
+            config.run_dir.mkdir(parents=True, exist_ok=True)
+            recorder = stack.enter_context(recorded(config.run_dir))
+        progress = ProgressBars()
+        with progress.bars:
+            outcome = _stages(config, os.environ.get(COMMAND) or command, progress, recorder)
+        if outcome.chief:
+            _show(config, outcome)
+    result = outcome.result
+    if result is None or not result["gate"] or result["gate"]["passed"]:
+        return DONE
+    ended = read_status(config.run_dir)
+    if ended is not None:
+        write_status(config.run_dir, dataclasses.replace(ended, exit_code=REFUSED_BY_GATE))
+    return REFUSED_BY_GATE
 
 
-def _leave_log() -> None:
-    """From here on, what is logged goes to the terminal only: the file is another run's."""
+# ------------------------------------------------------------------------------------------------------- logging
+
+
+def _set_verbosity(verbose: Any) -> None:
+    """hydra.verbose: true, or the names of loggers."""
+    names = [""] if verbose is True else [verbose] if isinstance(verbose, str) else list(verbose or [])
+    for name in names:
+        logging.getLogger(name).setLevel(logging.DEBUG)
+
+
+def _log_to_terminal() -> None:
     root = logging.getLogger()
-    for handler in root.handlers[:]:
-        if isinstance(handler, logging.FileHandler):
+    root.setLevel(logging.INFO)
+    for name in _QUIET:
+        logging.getLogger(name).setLevel(logging.WARNING)
+    logging.getLogger("hydra_plugins.hydra_optuna_sweeper").setLevel(
+        logging.ERROR
+    )  # warns of each failed job
+    if not root.handlers:
+        root.addHandler(_formatted(logging.StreamHandler()))
+
+
+def _formatted(handler: logging.Handler) -> logging.Handler:
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    return handler
+
+
+@contextlib.contextmanager
+def _logged_to(path: Path) -> Iterator[None]:
+    """While the block runs, the log goes to this file, too, and so does the exception that ends the block."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    root = logging.getLogger()
+    with path.open("a", encoding="utf-8") as file:
+        if os.path.sameopenfile(file.fileno(), 2):  # stderr is this file: of a job
+            yield
+            return
+        handler = _formatted(logging.StreamHandler(file))
+        root.addHandler(handler)
+        try:
+            yield
+        except Exception as error:
+            message = user_message(error)
+            info = None if message else (type(error), error, error.__traceback__)
+            handler.handle(log.makeRecord(log.name, logging.ERROR, "", 0, message or str(error), (), info))
+            raise
+        finally:
             root.removeHandler(handler)
 
 
-def _forget(folder: Path) -> None:
-    """Removes the folder that Hydra made for a run that has not begun: it holds but the log of the mistake."""
-    if not (folder / "config.yaml").exists():
-        (folder / "log").unlink()
-        folder.rmdir()
+# --------------------------------------------------------------------------------------------------------- sweeps
 
 
-def _hydra() -> None:
-    # Hydra would compose everything once more to see whether a file asks for many runs; here -m alone does.
-    Hydra.get_mode = lambda *_, **__: None  # type: ignore[method-assign]  # replaced on purpose
-    hydra.main(config_path="pkg://pipeline.conf", config_name="config", version_base="1.3")(_job)()
-
-
-def _sweep(overrides: Sequence[str], config_dir: str | None, config_name: str | None) -> None:
-    """All jobs, then the summary and the report; raises SystemExit."""
-    try:
-        folder = sweep_folder(overrides)
-    except ConfigError as error:
-        print(error, file=sys.stderr)
-        raise SystemExit(MISTAKE) from None
-    number = num_jobs(overrides, config_dir, config_name)
-    os.environ[COMMAND] = shlex.join(["rankdistil", *sys.argv[1:]])
-    sys.argv += [*folder_overrides(overrides), TO_FILE]
-    signal.signal(signal.SIGTERM, _terminate)
-    sweep = Sweep(folder)
+def _sweep(given: argparse.Namespace, command: str) -> int:
+    """All jobs, then the summary and the report; the exit code."""
+    overrides = [o for o in given.overrides if key_of(o) != "hydra.mode"]
+    folder = sweep_folder(overrides)
+    watch_jobs = plan(overrides, given.config_name, given.config_dir)
+    os.environ[COMMAND] = command
+    if given.config_dir is not None:
+        overrides.append(searchpath(given.config_dir))
+    watch = SweepWatch(folder, watch_jobs)
     crashed = False
     try:
-        with sweep.shown(number):
-            _hydra()
+        with watch.shown():
+            words = ["--config-name", given.config_name, "--multirun", *overrides, *own_overrides(overrides)]
+            _hydra_main(words)
     except (KeyboardInterrupt, SystemExit) as stop:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
-        print(sweep.stopped(number), file=sys.stderr)
-        raise SystemExit(STOPPED if isinstance(stop, KeyboardInterrupt) else INTERRUPTED) from None
-    except HydraException:
-        sweep.forget_if_empty()
+        print(watch.stopped(), file=sys.stderr)
+        return STOPPED if isinstance(stop, KeyboardInterrupt) else INTERRUPTED
+    except hydra.errors.HydraException:
+        watch.remove_empty_folder()
         raise
     except Exception:  # of a launcher, such as a worker that was killed
         crashed = True
         traceback.print_exc()
-    lines, code = sweep.summary()
+    lines, code = watch.summary()
     print("\n".join(lines), file=sys.stderr)
     if any(folder.glob("*/result.json")):
         from pipeline.report import main as report
 
         report([str(folder)])
-    raise SystemExit(1 if crashed else code)
+    return FAILED if crashed else code
+
+
+def _hydra_main(words: Sequence[str]) -> None:
+    """Hydra's own command line: sweeps, --help, --cfg, --info and completion."""
+    sys.argv[1:] = words
+    hydra.main(config_path="pkg://pipeline.conf", config_name="config", version_base="1.3")(sweep_job)()
+
+
+# -------------------------------------------------------------------------------------------------------- command
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        "rankdistil", add_help=False, usage="rankdistil [--help] [OPTION=VALUE ...]"
+    )
+    parser.add_argument("overrides", nargs="*")
+    parser.add_argument("-m", "--multirun", action="store_true")
+    parser.add_argument("-cn", "--config-name", default="config")
+    parser.add_argument("-cd", "--config-dir")
+    parser.add_argument("-h", "--help", action="store_true")
+    parser.add_argument("--hydra-help", action="store_true")
+    parser.add_argument("-c", "--cfg")
+    parser.add_argument("-p", "--package")
+    parser.add_argument("--resolve", action="store_true")
+    parser.add_argument("-i", "--info", nargs="?", const="all")
+    parser.add_argument("-sc", "--shell-completion", action="store_true")
+    return parser
 
 
 class _Terminated(SystemExit):
-    """By SIGTERM, outside of training: what is half made is removed on the way out, a sweep's jobs are told."""
+    """By SIGTERM outside of training: the way out removes what is half made, and ends a sweep's jobs."""
 
 
 def _terminate(number: int, frame: object) -> None:
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # another one would break into that
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # another one would interrupt that
     raise _Terminated(INTERRUPTED)
 
 
+def _command(words: list[str], *, is_job: bool) -> int:
+    given = _parser().parse_intermixed_args(words)
+    command = shlex.join(["rankdistil", *words])
+    if given.shell_completion or given.hydra_help:
+        _hydra_main(words)
+    elif given.help or given.cfg or given.info:
+        check_hydra(compose_hydra(given.overrides, given.config_name, given.config_dir).hydra)
+        _hydra_main(words)
+    elif given.multirun or "hydra.mode=MULTIRUN" in given.overrides:
+        return _sweep(given, command)
+    else:
+        return _run(given, command, is_job=is_job)
+    return DONE
+
+
 def main() -> None:
-    """The `rankdistil` command."""
-    end_with_parent()
-    # First, wherever the user put it: Hydra's parser takes no override after it where others stand before.
-    words = ["-m" if word == "hydra.mode=MULTIRUN" else word for word in sys.argv[1:]]
-    sys.argv[1:] = sorted(words, key=lambda word: word not in ("-m", "--multirun"))
-    given = get_args_parser().parse_args()
-    wanted_by_user = os.environ.get("HYDRA_FULL_ERROR") == "1"
-    os.environ["HYDRA_FULL_ERROR"] = "1"  # exceptions come here, and are told below
+    """The `rankdistil` command; raises SystemExit unless it is done."""
+    is_job = end_with_parent()
+    set_environment()
+    forbid_resolvers()
+    _log_to_terminal()
+    signal.signal(signal.SIGTERM, _terminate)
+    full_traceback = os.environ.get("HYDRA_FULL_ERROR") == "1"
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises its errors, which are explained here
     try:
-        if given.multirun:
-            _sweep(given.overrides, given.config_dir, given.config_name)
-        signal.signal(signal.SIGTERM, _terminate)
-        _hydra()
-    except HydraException as error:
-        if wanted_by_user:
-            raise
-        print(explain(error, given.overrides), file=sys.stderr)
-        raise SystemExit(MISTAKE) from None
-    except (OmegaConfBaseException, yaml.YAMLError) as error:  # of a config's file, or of Hydra's own options
-        if wanted_by_user:
-            raise
-        print(f"{' '.join(str(error).split())}; mend: correct the file that says so", file=sys.stderr)
-        raise SystemExit(MISTAKE) from None
-    except (
-        OSError,
-        ValueError,
-    ) as error:  # of the run's folder and its log, which Hydra makes before the run
-        cause = error.__cause__ if isinstance(error.__cause__, OSError) else error
-        line = explained(cause) if isinstance(cause, OSError) else None
-        if line is None:
-            raise
-        print(line, file=sys.stderr)
-        raise SystemExit(MISTAKE) from None
+        code = _command(sys.argv[1:], is_job=is_job)
     except _Terminated:
-        print("stopped; the same command goes on", file=sys.stderr)
+        print(_CONTINUES, file=sys.stderr)
         raise
     except KeyboardInterrupt:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # another one would break into the interpreter's end
-        print("stopped; the same command goes on", file=sys.stderr)
-        raise SystemExit(STOPPED) from None
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # another one would interrupt the interpreter's end
+        print(_CONTINUES, file=sys.stderr)
+        code = STOPPED
+    except Exception as error:
+        is_hydra = isinstance(error, hydra.errors.HydraException)
+        message = explain(error, sys.argv[1:]) if is_hydra else user_message(error)
+        if message is None or full_traceback:
+            traceback.print_exc()
+        else:
+            print(message, file=sys.stderr)
+        code = FAILED if message is None else USER_ERROR
+    if code != DONE:
+        raise SystemExit(code)

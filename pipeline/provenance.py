@@ -13,7 +13,17 @@ from typing import Any
 
 PACKAGE = Path(__file__).resolve().parent
 # Modules that compute nothing: the values of options are part of an artifact's key anyway.
-_NO_COMPUTATION = ("config", "errors", "status", "store", "provenance", "tracking")
+_NO_COMPUTATION = (
+    "config",
+    "errors",
+    "status",
+    "store",
+    "provenance",
+    "environment",
+    "jobs",
+    "run_folder",
+    "tracking",
+)
 
 
 @functools.cache

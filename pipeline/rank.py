@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import os
 import sys
 import time
 from collections.abc import Sequence
@@ -19,8 +18,8 @@ from pipeline.data.letor import DUPLICATES, UNSORTED
 from pipeline.data.letor.lists import read_lists
 from pipeline.data.progress import reading
 from pipeline.data.sources import PUBLISHED
+from pipeline.environment import set_environment
 from pipeline.export.load import ExportedModel, ModelError, load_exported
-from pipeline.stderr import stderr_to
 from pipeline.store import atomic
 
 MISTAKE = 2  # exit code
@@ -171,6 +170,7 @@ def _missing_value(model: Path) -> float | None:
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Runs the command; ends the process with its exit code."""
+    set_environment()
     parser = _parser()
     options = parser.parse_args(arguments)
     if len(options.tag.split()) != 1:
@@ -188,8 +188,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         parser.error(f"{options.out} would be written over")
     began = time.perf_counter()
     try:
-        with stderr_to(Path(os.devnull)):  # TensorFlow's greeting; mistakes are exceptions
-            model = load_exported(options.model, threads=options.threads)
+        model = load_exported(options.model, threads=options.threads)
         num_queries, num_docs = rank_file(
             model,
             options.file,

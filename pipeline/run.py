@@ -30,6 +30,7 @@ from pipeline.metrics import NoRelevant, Ties
 from pipeline.models.networks import Scorer
 from pipeline.models.scorer import build_scorer, num_parameters
 from pipeline.provenance import code_digest, versions
+from pipeline.status import Recorder
 from pipeline.store import Store, atomic, write_json
 from pipeline.student import distillation_loss, join_lists
 from pipeline.teacher.augment import synthetic_lists
@@ -80,6 +81,7 @@ class Run:
         self.data = DataStage(config.data, self.store)
         self.started = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
         self.seconds: dict[str, float] = {}
+        self.recorder: Recorder | None = None  # of status.json
         self.tracking = Trackers()  # those of the options while the run is called
         self._tracked: set[str] = set()  # models whose curves are there
         self._joined: set[str] = set()  # models that all workers have trained, or found
@@ -358,6 +360,8 @@ class Run:
     @contextlib.contextmanager
     def _timed(self, stage: str) -> Iterator[None]:
         log.info("stage %s", stage)
+        if self.recorder is not None:
+            self.recorder.stage(stage)
         began = time.perf_counter()
         yield
         self.seconds[stage] = round(time.perf_counter() - began, 3)

@@ -1,53 +1,46 @@
-"""Sweeps: each job in a process of its own, whole jobs left alone.
+"""Sweeps: Hydra expands a command into jobs, and each job runs in a process of its own.
 
-Hydra expands the command into jobs and a launcher starts them: here, on other cores, or on other machines. What the
-launcher runs is `run_job`: light, without TensorFlow, it starts the same command that runs one job by hand. So
-memory of a GPU is free after each job, and launchers need not know anything of this package.
+A launcher starts `sweep_job`: here, on other cores, or on other machines. It does not import TensorFlow, but starts
+the command that runs the job, unless the job's result is there. So GPU memory is free after each job.
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
+import math
 import os
 import re
-import signal
-import subprocess
-import sys
-import time
-from collections.abc import Sequence
+import traceback
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from hydra.conf import HydraConf
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from omegaconf import OmegaConf
+from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
 
-from pipeline.config import Config, ConfigError
+from pipeline.config import ConfigError, from_composed
+from pipeline.config.compose import compose_hydra
+from pipeline.config.errors import user_message
+from pipeline.config.hydra_policy import NEUTRAL, check_hydra, forbid_resolvers
+from pipeline.config.overrides import explain, key_of, quoted
+from pipeline.errors import DONE, FAILED, REFUSED_BY_GATE, USER_ERROR
+from pipeline.jobs import run_job
+from pipeline.run_folder import complete_result
+from pipeline.status import ENDED, FAILURE, FILE, Status, read_status, write_status
 
-GATE = 3  # exit code of a run whose student does not pass evaluate.gate
-OBJECTIVE = (
-    "ndcg@10"  # of the student on the validation split, blank queries skipped: what a search maximises
-)
+OBJECTIVE = "ndcg@10"  # of the student on the validation split, lists without relevant documents skipped
 COMMAND = (
-    "RANKDISTIL_COMMAND"  # environment of a sweep and of its jobs: how the sweep was started, for result.json
+    "RANKDISTIL_COMMAND"  # environment of a sweep and its jobs: the command of the sweep, for result.json
 )
-TO_FILE = "hydra.job_logging.root.handlers=[file]"  # no log on the terminal: the sweep tells of its jobs
-PARENT = "RANKDISTIL_PARENT"  # environment of a job's process: the process that waits for it
-_FOLDERS = ("run_dir", "cache_dir")
-FAILED = "failed"  # a file in the folder of a failed job that says why
-LINES = "sweep.log"  # in the folder of the sweep: a line for each job that ended, wherever it ran
-LEFT_ALONE = "whole already, left alone"
-_LONGEST = 180  # characters of a folder's name; file systems take 255
-
-
-def key_of(override: str) -> str:
-    return override.partition("=")[0].lstrip("+~").partition("@")[0]
+_LONGEST = 180  # characters of a folder's name; file systems allow 255
 
 
 def folder_name(overrides: Sequence[str], *, leave_out: Sequence[str] = ()) -> str:
-    """A folder's name that says what was overridden; equal overrides give equal names. No brackets: run_dir has none.
+    """A folder's name that shows the overrides; equal overrides give equal names. It has no brackets, as run_dir.
 
     >>> folder_name(["loss.topk=5", "run_dir=somewhere", "seed=1"])
     'loss.topk=5,seed=1'
@@ -59,167 +52,138 @@ def folder_name(overrides: Sequence[str], *, leave_out: Sequence[str] = ()) -> s
     return name if name == exact else f"{name}-{hashlib.sha256(exact.encode()).hexdigest()[:8]}"
 
 
-# hydra.sweep.subdir
-OmegaConf.register_new_resolver(
-    "job_folder",
-    lambda overrides, leave_out: folder_name(list(overrides), leave_out=["sweep", *leave_out]),
-    replace=True,
-)
+def _job_folder(overrides: Sequence[str], leave_out: Sequence[str]) -> str:
+    return folder_name(list(overrides), leave_out=["sweep", *leave_out])
 
 
-def folder_overrides(overrides: Sequence[str]) -> list[str]:
-    """Overrides that set the folders of a sweep: one that the same command finds again, and in it a folder for each
-    job, named by what differs between jobs."""
-    parsed = OverridesParser.create().parse_overrides(list(overrides))
-    same = ",".join(
-        f"'{o.key_or_group}'" for o in parsed if not o.is_sweep_override() and not o.is_hydra_override()
-    )
-    return [
-        quoted("run_dir", sweep_folder(overrides)),
-        f"hydra.job.config.override_dirname.exclude_keys=[{same}]",
-    ]
+OmegaConf.register_new_resolver("job_folder", _job_folder, replace=True)  # of hydra.sweep.subdir
 
 
 def sweep_folder(overrides: Sequence[str]) -> Path:
-    """Where the jobs of a sweep lie: `run_dir`, or else a folder that the same command finds again.
+    """The folder of a sweep's jobs: `run_dir`, or a folder that the same command finds again.
 
     Raises:
-      ConfigError: another folder at each start, or Hydra's own option for it.
+      ConfigError: run_dir differs at each start, or Hydra's own option for it is given.
     """
     folder = f"sweeps/{folder_name(overrides, leave_out=['cache_dir'])}"
-    for override in overrides:
-        if key_of(override) == "hydra.sweep.dir":
-            raise ConfigError(f"{override}: run_dir is the folder of a sweep; mend: run_dir=FOLDER")
-        if key_of(override) == "run_dir":
-            folder = str(OverridesParser.create().parse_override(override).value())
-            if "${" in folder:
+    for override in _parsed(overrides):
+        if override.key_or_group == "hydra.sweep.dir":
+            raise ConfigError("has no effect", where=str(override.input_line), fix="run_dir=FOLDER")
+        if override.key_or_group == "run_dir":
+            folder = str(override.value())
+            if "${" in folder or override.is_sweep_override():
+                where = str(override.input_line)
                 raise ConfigError(
-                    f"{override}: a sweep goes on where it began; mend: run_dir=FOLDER, a plain path"
+                    "a sweep continues in its folder", where=where, fix="run_dir=FOLDER, a plain path"
                 )
     return Path(folder).absolute()
 
 
-def quoted(key: str, path: Path) -> str:
-    """An override whose value is this path, whatever characters it has."""
-    escaped = str(path).replace("\\", "\\\\").replace("'", "\\'")
-    return f"{key}='{escaped}'"
-
-
-def whole_result(config: Config) -> dict[str, Any] | None:
-    """The result in the folder of this config, if it is there, whole, and of this config."""
+def _parsed(overrides: Sequence[str]) -> list[Override]:
     try:
-        result = json.loads((config.run_dir / "result.json").read_text())
-        found = result["config"]
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-    wanted = json.loads(json.dumps(config.plain()))
-    same = isinstance(found, dict) and _elsewhere(found) == _elsewhere(wanted)
-    return result if same else None
+        return OverridesParser.create().parse_overrides(list(overrides))
+    except HydraException as error:
+        raise ConfigError(explain(error, overrides)) from error
 
 
-def _elsewhere(options: dict[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in options.items() if key not in _FOLDERS}
+def _values(override: Override) -> Iterator[str]:
+    """The values of a sweep override; none of one that only a search knows, such as an interval."""
+    return override.sweep_string_iterator() if override.is_discrete_sweep() else iter(())
 
 
-def run_job(config: Config) -> float | None:
-    """One job of a sweep, in its own process, unless its result is there already.
+def plan(overrides: Sequence[str], config_name: str = "config", config_dir: str | None = None) -> int | None:
+    """Composes and checks a sweep before its first job.
 
     Returns:
-      The objective; None where the job ends before the evaluation, or fails: the file `failed` says why, `log` holds
-      the traceback. That is no exception, because Hydra would tell of it, too.
+      The number of jobs; None where only Hydra's sweeper knows it.
+
+    Raises:
+      ConfigError: it cannot be composed, or a file of options asks for something that is not allowed.
     """
-    folder = config.run_dir
-    (folder / FAILED).unlink(missing_ok=True)
-    (folder / "log").touch()  # belongs to this sweep's summary
-    result = whole_result(config)
-    if result is not None:
-        _ended(folder, f"{LEFT_ALONE}{_outcome(result)}")
-        return _objective(result)
-    began = time.perf_counter()
-    code = _in_its_own_process(folder)
-    result = whole_result(config)
-    if code not in (0, GATE) or (result is None and "evaluate" in config.stages()):
-        note_failure(folder, _reason(folder / "log", code))
+    parsed = _parsed(overrides)
+    same = [str(o.input_line) for o in parsed if not o.is_sweep_override()]
+    settings = compose_hydra(same, config_name, config_dir).hydra
+    check_hydra(settings, overrides)
+    params = [f"{key}={values}" for key, values in (settings.sweeper.get("params") or {}).items()]
+    swept = {o.key_or_group: o for o in [*_parsed(params), *parsed] if o.is_sweep_override()}
+    given = {o.key_or_group for o in parsed}
+    swept = {key: o for key, o in swept.items() if o in parsed or key not in given}
+    for key, override in swept.items():
+        values = list(_values(override))
+        for value in (
+            values[:1] if "." in key else values
+        ):  # each choice of a group is a file with its own options
+            composed = compose_hydra(
+                [*same, f"{override.get_key_element()}={value}"], config_name, config_dir
+            )
+            check_hydra(composed.hydra, overrides)
+    if "n_trials" in settings.sweeper:  # a search
+        return int(settings.sweeper.n_trials)
+    if not str(settings.sweeper["_target_"]).endswith("BasicSweeper"):
         return None
-    seconds = time.perf_counter() - began
-    _ended(folder, f"done in {seconds:.0f} s{_outcome(result) if result else ''}")
-    return _objective(result) if result else None
+    return math.prod(len(list(_values(override))) for override in swept.values())
 
 
-def note_failure(folder: Path, reason: object) -> None:
-    """Writes down why a job failed, for the summary."""
-    (folder / FAILED).write_text(f"{reason}\n")
-    _ended(folder, f"failed: {reason}")
+def own_overrides(overrides: Sequence[str]) -> list[str]:
+    """What Hydra gets beside the user's overrides: the folder of the sweep, and the options that all jobs share, which
+    the names of the jobs' folders leave out."""
+    shared = [o for o in _parsed(overrides) if not o.is_sweep_override() and not o.is_hydra_override()]
+    names = ",".join(f"'{override.key_or_group}'" for override in shared)
+    folder = quoted("run_dir", sweep_folder(overrides))
+    return [folder, f"hydra.job.config.override_dirname.exclude_keys=[{names}]", *NEUTRAL]
 
 
-def _ended(folder: Path, how: str) -> None:
-    with (folder.parent / LINES).open("a") as lines:
-        lines.write(f"{folder.name}: {how}\n")
+def sweep_job(composed: DictConfig) -> float | None:
+    """One job of a sweep, which Hydra calls. It reports how the job ended in status.json of the job's folder.
+
+    Returns:
+      The objective; None where the job ends before the evaluation, or fails. A failure raises nothing: Hydra would
+      print it, too.
+    """
+    forbid_resolvers()
+    settings = HydraConfig.get()
+    folder = Path(settings.runtime.output_dir)
+    try:
+        check_hydra(settings, settings.overrides.hydra)  # type: ignore[arg-type]  # a DictConfig
+        OmegaConf.set_struct(composed, False)
+        composed.run_dir = str(folder)
+        config = from_composed(composed)
+        result = complete_result(folder, config)
+        if result is not None:
+            _report_complete(folder, result)
+        else:
+            status = run_job(
+                _overrides(settings), folder, flags=_flags(settings), cwd=Path(settings.runtime.cwd)
+            )
+            result = complete_result(folder, config)
+            if status.state == ENDED and result is None and "evaluate" in config.stages():
+                write_status(folder, Status(FAILURE, error="wrote no complete result.json", exit_code=FAILED))
+    except Exception as error:
+        message, name = user_message(error), type(error).__name__
+        code = FAILED if message is None else USER_ERROR
+        write_status(folder, Status(FAILURE, error_type=name, error=message or str(error), exit_code=code))
+        (folder / "log").write_text(message or "".join(traceback.format_exception(error)))
+        return None
+    return objective(result)
 
 
-def _objective(result: dict[str, Any]) -> float | None:
-    value = result["models"]["student"]["metrics"]["vali"][OBJECTIVE]["skip"]
+def _report_complete(folder: Path, result: dict[str, Any]) -> None:
+    if read_status(folder) is None or read_status(folder).state != ENDED:  # type: ignore[union-attr]
+        refused = result.get("gate") and not result["gate"]["passed"]
+        write_status(folder, Status(ENDED, exit_code=REFUSED_BY_GATE if refused else DONE))
+    os.utime(folder / FILE)  # the sweep sees by the time that it is one of its jobs
+
+
+def objective(result: dict[str, Any] | None) -> float | None:
+    """What a search maximises."""
+    value = result and result["models"]["student"]["metrics"]["vali"][OBJECTIVE]["skip"]
     return None if value is None else float(value)
 
 
-def _outcome(result: dict[str, Any]) -> str:
-    value, gate = _objective(result), result.get("gate")
-    shown = "" if value is None else f"; validation {OBJECTIVE.upper()} {value:.4f}"
-    return shown + ("" if not gate else "; gate PASS" if gate["passed"] else "; gate FAIL")
-
-
-def _command(settings: HydraConf, folder: Path) -> list[str]:
-    """The command of one job, as one would type it."""
-    flags = ["--config-name", str(settings.job.config_name)]
-    for source in settings.runtime.config_sources:
-        if source.provider == "command-line":
-            flags += ["--config-dir", str(source.path)]
+def _overrides(settings: HydraConf) -> list[str]:
     kept = [o for o in settings.overrides.hydra if key_of(o) in ("hydra.searchpath", "hydra.verbose")]
-    kept += [o for o in settings.overrides.task if key_of(o) not in ("run_dir", "launcher")]
-    kept.append(TO_FILE)  # what the process prints goes to the log already
-    return [sys.executable, "-m", "pipeline", *flags, *kept, quoted("run_dir", folder)]
+    return kept + [o for o in settings.overrides.task if key_of(o) not in ("run_dir", "launcher")]
 
 
-def _in_its_own_process(folder: Path) -> int:
-    settings = HydraConfig.get()
-    environment = os.environ | {PARENT: str(os.getpid())}
-    with (folder / "log").open("ab") as output:
-        process = subprocess.Popen(
-            _command(settings, folder),
-            cwd=settings.runtime.cwd,
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=output,
-        )
-        try:
-            return process.wait()
-        except BaseException:  # SIGTERM, Ctrl-C: the job saves where it is
-            process.terminate()
-            process.wait()
-            raise
-
-
-def _reason(path: Path, code: int) -> str:
-    """In one line what the last error in a log is, or how the process ended."""
-    if code < 0:
-        return f"ended by {signal.Signals(-code).name}"
-    # At the start of a line: TensorFlow tells of an "UNKNOWN ERROR" where there is no GPU.
-    _, *errors = re.split(r"^[\d:., -]+ ERROR ", path.read_text(errors="replace"), flags=re.M)
-    if not errors:
-        return f"exit code {code}"
-    own = [line for line in errors[-1].splitlines() if line and not re.match(r"\s|[IWE]\d{4} ", line)]
-    return own[-1] if any(line.startswith("Traceback ") for line in own) else own[0]
-
-
-def end_with_parent() -> None:
-    """In a job's process: SIGTERM when the process that waits for it is killed, so that nothing runs on unseen."""
-    parent = os.environ.pop(PARENT, None)
-    if parent is None or sys.platform != "linux":
-        return
-    import ctypes
-
-    pr_set_pdeathsig = 1
-    ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGTERM)
-    if os.getppid() != int(parent):
-        raise SystemExit(f"the sweep that started this job (process {parent}) is gone")
+def _flags(settings: HydraConf) -> list[str]:
+    return ["--config-name", str(settings.job.config_name)]

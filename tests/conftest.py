@@ -1,6 +1,10 @@
+# ruff: noqa: E402
 """Shared by the tests: where real data lies, logical CPU devices, tiny configs."""
 
 import pipeline  # isort: skip  first: it sets what TensorFlow reads when it is imported
+from pipeline.environment import set_environment  # isort: skip
+
+set_environment()
 
 import contextlib
 import os

@@ -1,4 +1,4 @@
-"""The command, run as people run it: in its own process."""
+"""The command: errors in this process, runs in a process of their own, as people run them."""
 
 import contextlib
 import importlib.util
@@ -6,6 +6,7 @@ import json
 import os
 import pty
 import re
+import signal
 import subprocess
 import sys
 import zipfile
@@ -17,6 +18,7 @@ from pipeline import cli
 from pipeline.cli import main
 from pipeline.config import STAGES
 from pipeline.run import Run
+from pipeline.status import read_status
 from tests.conftest import ROOT, TINY, tiny_config
 from tests.trust.command import metrics
 
@@ -25,6 +27,26 @@ def rankdistil(*overrides, cwd, python_path=None):
     environment = os.environ | ({"PYTHONPATH": str(python_path)} if python_path else {})
     command = [sys.executable, "-m", "pipeline", *overrides]
     return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, check=False)
+
+
+@pytest.fixture
+def command(monkeypatch, capsys, tmp_path):
+    """Calls the command in this process and in an empty folder: -> (exit code, stdout, stderr)."""
+    handler = signal.getsignal(signal.SIGTERM)
+    monkeypatch.chdir(tmp_path)
+
+    def call(*words):
+        monkeypatch.setattr(sys, "argv", ["rankdistil", *words])
+        monkeypatch.setenv("HYDRA_FULL_ERROR", "0")
+        code = 0
+        try:
+            main()
+        except SystemExit as ended:
+            code = ended.code
+        return code, *capsys.readouterr()
+
+    yield call
+    signal.signal(signal.SIGTERM, handler)
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +73,8 @@ def test_a_wheel_runs_from_any_folder(wheel, tmp_path):
     assert "NDCG@10" in done.stdout
     out = tmp_path / "work" / "out"
     assert {path.name for path in out.iterdir()} == {
-        "config.yaml", "events", "export.json", "log", "per_query.csv", "report", "result.json", "student",
+        "config.yaml", "events", "export.json", "log", "per_query.csv", "report", "result.json", "status.json",
+        "student",
     }  # fmt: skip
     result = json.loads((out / "result.json").read_text())
     assert result["run"]["commit"] is None  # not from a checkout: it is the wheel's code that ran
@@ -59,18 +82,77 @@ def test_a_wheel_runs_from_any_folder(wheel, tmp_path):
     assert (tmp_path / "work" / ".cache" / "rankdistil" / "teacher").is_dir()
 
 
-def test_mistakes_end_with_one_line_and_code_2(tmp_path):
-    done = rankdistil("train.epochs=0", cwd=tmp_path)
-    assert done.returncode == 2
-    assert "train.epochs=0 is not possible: at least 1" in done.stderr
-    assert "Traceback" not in done.stderr
-    assert not any(tmp_path.glob("outputs/*"))
+def test_a_wrong_option_ends_with_one_line_and_code_2(command, tmp_path):
+    assert command("train.epochs=0") == (2, "", "train.epochs=0 is not possible. Fix: at least 1\n")
     for seed in ("1.5", "a", "-1", "true"):
-        done = rankdistil(f"seed={seed}", cwd=tmp_path)
-        assert done.returncode == 2
-        assert (
-            f"seed={seed.title() if seed == 'true' else seed} is not possible: a whole number" in done.stderr
-        )
+        code, _, shown = command(f"seed={seed}")
+        assert code == 2
+        assert f"seed={seed.title() if seed == 'true' else seed} is not possible" in shown
+    assert not any(tmp_path.iterdir())
+
+
+ODD = [
+    ["hydra/job_logging=disabled", "train.epochs=0"],
+    ["hydra/hydra_logging=disabled", "train.epochs=0"],
+    ["hydra/job_logging=disabled"],
+    ["hydra/hydra_logging=none", "hydra/job_logging=stdout"],
+    ["hydra/job_logging=typo"],
+    ["hydra.job_logging=null"],
+    ["~hydra.job_logging"],
+    ["hydra.run.dir=elsewhere"],
+    ["hydra.run.dir=null", "train.epochs=0"],
+    ["hydra.job.chdir=true"],
+    ["hydra.verbose={}", "train.epochs=0"],
+    ["hydra.output_subdir=x"],
+    ["hydra.searchpath=[3]"],
+    ["hydra/launcher=typo"],
+    ["hydra=3"],
+    ["loss=3"],
+    ["~loss"],
+    ["~train"],
+    ["train=null"],
+    ["++train=5"],
+    ["+typo/group=3"],
+    ["+loss@train=mse"],
+    ["data@x=letor"],
+    ["student.hidden=5"],
+    ["student=[mlp,dcn]"],
+    ["seed=1,2"],
+    ["run_dir=null"],
+    ["run_dir="],
+    ["cache_dir=3"],
+    ["loss.topk=${nothing}"],
+    ["loss.topk=${loss.topk}"],
+    ["train.epochs=${oc.env:HOME}"],
+    ["=3"],
+    ["a b"],
+    ["'"],
+    ["--typo"],
+    ["--config-name=typo"],
+    ["--config-dir=typo"],
+    ["--cfg", "typo"],
+    ["--cfg", "job", "-m", "seed=1,2"],
+    ["--cfg", "job", "loss.topkk=1"],
+    ["--cfg", "job", "hydra/job_logging=disabled"],
+    ["-m", "hydra/job_logging=disabled", "seed=0,1"],
+    ["-m", "hydra/sweeper=typo", "seed=0,1"],
+    ["-m", "loss=mse,typo"],
+    ["-m", "seed=interval(0,1)"],
+    ["-m", "run_dir=a,b", "seed=0"],
+    ["-m", "="],
+    ["data_recipe=typo"],
+]
+
+
+@pytest.mark.parametrize("words", ODD, ids=" ".join)
+def test_odd_words_end_with_a_line_and_no_traceback(words, command, tmp_path):
+    code, _, shown = command(*words)
+    assert code == 2, shown
+    assert "Traceback" not in shown
+    assert 1 <= len(shown.strip().splitlines()) <= 2
+    if "train.epochs=0" in words:
+        assert "train.epochs=0" in shown
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
 
 
 def test_a_folder_of_another_run_is_refused(tmp_path):
@@ -80,13 +162,13 @@ def test_a_folder_of_another_run_is_refused(tmp_path):
     done = rankdistil(*TINY, "stage=data", "run_dir=out", "seed=1", cwd=tmp_path)
     assert done.returncode == 2
     assert (
-        f"run_dir={tmp_path / 'out'} holds another run (seed=0 there, 1 now); mend: another run_dir"
+        f"run_dir={tmp_path / 'out'} holds another run (seed=0 there, 1 now). Fix: another run_dir"
         in done.stderr
     )
     assert "holds another run" not in (tmp_path / "out" / "log").read_text()  # which is the other run's
 
 
-def test_the_folder_of_a_run_that_a_mistake_ended_can_be_used_again(tmp_path):
+def test_the_folder_of_a_run_that_failed_without_output_can_be_used_again(tmp_path):
     for split in ("train", "vali", "test"):
         (tmp_path / f"{split}.txt").write_text("1 1:0.5\n0 1:0.1\n")
         (tmp_path / f"{split}.txt.query").write_text("2\n")
@@ -94,18 +176,15 @@ def test_the_folder_of_a_run_that_a_mistake_ended_can_be_used_again(tmp_path):
     command = ["data=letor", *files, "stage=data", "run_dir=out"]
     done = rankdistil(*command, cwd=tmp_path)
     assert (done.returncode, "no qid" in done.stderr) == (2, True)
-    assert rankdistil(*command, "data.group_suffix=.query", cwd=tmp_path).returncode == 0
-    assert "holds another run" in rankdistil(*command, cwd=tmp_path).stderr  # that one has come to its end
-
-
-def test_a_broken_data_file_is_named_with_its_line(tmp_path):
-    (tmp_path / "good.txt").write_text("1 qid:1 1:0.5\n0 qid:1 1:0.1\n")
-    (tmp_path / "bad.txt").write_text("1 qid:1 1:0.5\n0 qid:1 1:x\n")
-    overrides = ["data=letor", "data.train=bad.txt", "data.vali=good.txt", "data.test=good.txt"]
-    done = rankdistil(*overrides, cwd=tmp_path)
-    assert done.returncode == 2
-    assert "bad.txt:2" in done.stderr
+    assert "train.txt:1" in done.stderr
     assert "Traceback" not in done.stderr
+    status = read_status(tmp_path / "out")
+    assert (status.state, status.stage, status.exit_code) == ("failed", "data", 2)
+    assert status.error in done.stderr
+    assert status.error in (tmp_path / "out" / "log").read_text()
+    assert rankdistil(*command, "data.group_suffix=.query", cwd=tmp_path).returncode == 0
+    assert read_status(tmp_path / "out").state == "done"
+    assert "holds another run" in rankdistil(*command, cwd=tmp_path).stderr  # which was completed
 
 
 @pytest.mark.parametrize(
@@ -123,66 +202,47 @@ def test_a_broken_data_file_is_named_with_its_line(tmp_path):
         (["loss.topk"], "loss.topk"),
     ],
 )
-def test_a_typo_is_answered_with_the_nearest(overrides, told, tmp_path, monkeypatch, capsys):
+def test_a_typo_is_answered_with_the_nearest(overrides, told, command):
     if "launcher=ray" in overrides and importlib.util.find_spec("ray"):
         pytest.skip("ray is installed")
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "argv", ["rankdistil", *overrides])
-    monkeypatch.setenv("HYDRA_FULL_ERROR", "0")
-    with pytest.raises(SystemExit) as ended:
-        main()
-    assert ended.value.code == 2
-    shown = capsys.readouterr().err
+    code, _, shown = command(*overrides)
+    assert code == 2
     assert told in shown
     assert "Traceback" not in shown
     assert len(shown.strip().splitlines()) <= 2
 
 
-def test_so_is_one_in_a_sweep_before_any_job_starts(tmp_path):
-    done = rankdistil("seed=0", "-m", "loss.topkk=1,2", cwd=tmp_path)  # -m may stand anywhere
-    assert done.returncode == 2
-    assert done.stderr.strip() == "loss.topkk is unknown: did you mean loss.topk?"
-    assert not list(tmp_path.glob("sweeps/*"))
+@pytest.mark.parametrize("words", [["seed=0", "-m", "loss.topkk=1,2"], ["-m", "loss.topkk=3", "seed=0,1"]])
+def test_so_is_one_in_a_sweep_before_any_job_starts(words, command, tmp_path):
+    code, _, shown = command(*words)  # -m may stand anywhere
+    assert (code, shown.strip()) == (2, "loss.topkk is unknown: did you mean loss.topk?")
+    assert not any(tmp_path.iterdir())
 
 
-def test_a_command_is_composed_once(tmp_path):
-    code = """
-from hydra._internal.config_loader_impl import ConfigLoaderImpl
-from pipeline.cli import main
-compose = ConfigLoaderImpl._load_configuration_impl
-ConfigLoaderImpl._load_configuration_impl = lambda *args, **named: print("composed") or compose(*args, **named)
-main()
-"""
-    done = subprocess.run(
-        [sys.executable, "-c", code, "train.epochs=0"],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 2, done.stderr
-    assert done.stdout.splitlines() == ["composed"]
+def test_an_option_without_effect_names_the_right_one(command):
+    code, _, shown = command("hydra.run.dir=elsewhere")
+    assert (code, shown) == (2, "hydra.run.dir=elsewhere: has no effect. Fix: run_dir=FOLDER, or remove it\n")
 
 
-def test_help_names_stages_every_choice_and_examples(tmp_path):
-    done = rankdistil("--help", cwd=tmp_path)
-    assert done.returncode == 0
-    shown = done.stdout
+def test_help_names_stages_every_choice_and_examples(command):
+    code, shown, _ = command("--help")
+    assert code == 0
     for group in ("data", "teacher", "student", "loss", "sweep", "launcher", "experiment"):
         listed = re.search(rf"^  {group}: (.*)$", shown, re.MULTILINE)[1].split(", ")
         assert set(listed) == {path.stem for path in (ROOT / "conf" / group).glob("*.yaml")}
     assert all(f"  {stage} " in shown for stage in STAGES)
-    examples = re.findall(r"^  rankdistil (.*)$", shown, re.MULTILINE)
-    assert len(examples) >= 5
+    assert len(re.findall(r"^  rankdistil (.*)$", shown, re.MULTILINE)) >= 5
 
 
-def test_cfg_and_info_answer(tmp_path):
-    shown = rankdistil("--cfg", "job", "loss.topk=7", cwd=tmp_path)
-    assert shown.returncode == 0
-    assert yaml.safe_load(shown.stdout)["loss"]["topk"] == 7
-    shown = rankdistil("--info", "defaults", cwd=tmp_path)
-    assert shown.returncode == 0
-    assert "coupled_rankdistil" in shown.stdout
+def test_cfg_and_info_answer(command):
+    code, shown, _ = command("--cfg", "job", "loss.topk=7")
+    assert code == 0
+    assert yaml.safe_load(shown)["loss"]["topk"] == 7
+    assert yaml.safe_load(shown)["train"]["weight_decay"] == 4.0
+    assert yaml.safe_load(command("--cfg", "job", "data=letor")[1])["train"]["weight_decay"] == 0.01
+    code, shown, _ = command("--info", "defaults")
+    assert code == 0
+    assert "coupled_rankdistil" in shown
 
 
 def test_completion_knows_groups_choices_and_options(tmp_path):
@@ -220,9 +280,10 @@ def test_on_a_terminal_it_shows_bars_and_in_a_pipe_none(tmp_path):
     assert quiet.returncode == 0
     assert "training student" not in quiet.stdout + quiet.stderr
     assert "to do: data (made before), teacher (made before), student (made before)" in quiet.stderr
-    told = [line.split(" INFO ")[1].split(":")[0] for line in quiet.stderr.splitlines()]
+    told = [line.split(" INFO ")[1].split(":")[0] for line in quiet.stderr.splitlines() if " INFO " in line]
     stages = ["stage data", "train", "vali", "test", "136 features; always 0 in train", "all that was seen"]
     assert told[1:] == [*stages, "stage teacher", "stage student", "all that was asked is done"]
+    assert told == [line.split(" INFO ")[1].split(":")[0] for line in (tmp_path / "quiet" / "log").open()]
     assert [line.split()[0] for line in quiet.stdout.splitlines() if "0." in line] == [
         "teacher",
         "student",
@@ -233,7 +294,7 @@ def test_without_a_terminal_a_line_tells_now_and_then_how_far_it_is(monkeypatch,
     now = 0.0
     monkeypatch.setattr(cli.time, "monotonic", lambda: now)
     caplog.set_level("INFO")
-    progress = cli._Progress()
+    progress = cli.ProgressBars()
     for trees in range(1, 8):
         now += 10
         progress.counted("training teacher", trees, 500, "trees at most")
@@ -246,21 +307,6 @@ def test_without_a_terminal_a_line_tells_now_and_then_how_far_it_is(monkeypatch,
     ]
 
 
-def test_what_is_hidden_from_keras_can_be_imported_afterwards():
-    script = """if True:
-        import gc, sys
-        from pipeline.cli import _quick_imports
-        with _quick_imports():
-            import pipeline.run
-        assert not {"pandas", "PIL", "scipy"} & set(sys.modules)
-        assert gc.isenabled() and gc.get_freeze_count() > 100_000
-        import pandas, PIL.Image, scipy.ndimage
-        with _quick_imports():
-            import pandas as again
-        assert again is pandas"""
-    assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0
-
-
 def test_the_gate_has_an_exit_code_of_its_own(tmp_path):
     tiny = [*TINY, "train.baseline=false"]
     refused = rankdistil(*tiny, "run_dir=refused", "evaluate.gate.min_share_of_teacher=2", cwd=tmp_path)
@@ -268,6 +314,10 @@ def test_the_gate_has_an_exit_code_of_its_own(tmp_path):
     assert "Gate: FAIL" in refused.stdout
     result = json.loads((tmp_path / "refused" / "result.json").read_text())
     assert result["gate"]["passed"] is False
+    assert (read_status(tmp_path / "refused").state, read_status(tmp_path / "refused").exit_code) == (
+        "done",
+        3,
+    )
     passed = rankdistil(*tiny, "run_dir=passed", "evaluate.gate.max_us_per_doc=1e9", cwd=tmp_path)
     assert passed.returncode == 0
     assert "Gate: PASS" in passed.stdout

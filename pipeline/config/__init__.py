@@ -1,13 +1,14 @@
-"""Every option of the pipeline: frozen dataclasses, with units and checks."""
+"""Every option: its type and limits here, its meaning, unit and default in conf/."""
 
 from pipeline.config.checks import ConfigError, nearest
-from pipeline.config.composed import (
+from pipeline.config.compose import (
     CHOICES,
     STAGES,
     Config,
     DataConfig,
     StudentConfig,
     TeacherConfig,
+    compose,
     flat,
     from_composed,
     has_unlabelled,
@@ -92,6 +93,7 @@ __all__ = [
     "TrainConfig",
     "TransformConfig",
     "YahooData",
+    "compose",
     "flat",
     "from_composed",
     "has_unlabelled",

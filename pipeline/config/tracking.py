@@ -1,25 +1,26 @@
-"""Where the numbers of a run are also written, beside result.json."""
+"""Types and limits of the options of the trackers, which receive a run's numbers beside result.json."""
 
 from __future__ import annotations
 
 import dataclasses
 
-from pipeline.config.checks import ConfigError, one_of
+from pipeline.config.checks import check, one_of
+from pipeline.config.defaults import defaults_of
 
 WRITERS = ("tensorboard", "csv", "mlflow")
 
 
 @dataclasses.dataclass(frozen=True)
+@defaults_of("tracking/default")
 class TrackingConfig:
-    writers: list[str] = dataclasses.field(default_factory=lambda: ["tensorboard"])  # any of WRITERS, or none
-    mlflow_uri: str | None = None  # http://..., sqlite:///...; null: the variable MLFLOW_TRACKING_URI
-    mlflow_experiment: str | None = None  # null: rankdistil
+    writers: list[str]
+    mlflow_uri: str | None
+    mlflow_experiment: str | None
 
     def __post_init__(self) -> None:
         for name in self.writers:
             one_of("tracking.writers", name, WRITERS)
         for key in ("mlflow_uri", "mlflow_experiment"):
-            if getattr(self, key) is not None and "mlflow" not in self.writers:
-                raise ConfigError(
-                    f"tracking.{key} has no effect; mend: tracking.writers=[{','.join([*self.writers, 'mlflow'])}]"
-                )
+            ok = getattr(self, key) is None or "mlflow" in self.writers
+            fix = f"tracking.writers=[{','.join([*self.writers, 'mlflow'])}]; without it the option has no effect"
+            check(ok, f"tracking.{key}", getattr(self, key), fix)

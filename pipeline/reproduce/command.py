@@ -21,6 +21,7 @@ from pipeline import cli
 from pipeline.cli import compose
 from pipeline.config import ConfigError, PublishedData
 from pipeline.data.sources import locate
+from pipeline.environment import set_environment
 from pipeline.reproduce.claim import Claim, ClaimError, Job, load, make_jobs, names
 from pipeline.reproduce.study import study_page
 from pipeline.reproduce.table import make_lines, result_page, results_md, terminal_table
@@ -55,6 +56,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Runs the command; ends the process with its exit code."""
+    set_environment()
     given = list(sys.argv[1:] if arguments is None else arguments)
     split = given.index("--") if "--" in given else len(given)
     parser = _parser()

@@ -1,4 +1,4 @@
-"""metrics.csv: one row a number."""
+"""metrics.csv: one row for each number."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ FILE = "metrics.csv"
 class CSVTracker:
     """Rows `model,step,metric,value` in `run_dir/metrics.csv`; the summary's rows have no model and no step.
 
-    Values of each query are in per_query.csv already.
+    The values of each query are in per_query.csv.
     """
 
     def __init__(self, run_dir: Path) -> None:

@@ -1,4 +1,4 @@
-"""MLflow: one run of ours is one run of theirs. The package is the extra `mlflow`, imported only when asked for."""
+"""MLflow: each run of the pipeline is one MLflow run. Its package is the extra `mlflow`, imported on demand."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ import re
 import time
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from pipeline.config import ConfigError
 from pipeline.config.tracking import TrackingConfig
 from pipeline.store import write_json
-from pipeline.tracking.options import ABSENT, Option
 
 log = logging.getLogger(__name__)
 
@@ -28,11 +28,11 @@ _PARAMS_A_CALL = 100  # MLflow's limit
 class MLflowTracker:
     """Options as parameters, `student/eval/vali ndcg_10 skip` and so on as metrics with steps.
 
-    `run_dir/mlflow.json` keeps the run's id: the same command again replaces the run instead of adding one.
-    Values of each query are in per_query.csv.
+    `run_dir/mlflow.json` keeps the run's id, so that the same command replaces the run instead of adding another one.
+    The values of each query are in per_query.csv.
     """
 
-    def __init__(self, config: TrackingConfig, run_dir: Path, options: Mapping[str, Option]) -> None:
+    def __init__(self, config: TrackingConfig, run_dir: Path, options: Mapping[str, Any]) -> None:
         os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # before its import
         try:
             from mlflow.entities import Metric, Param
@@ -40,32 +40,34 @@ class MLflowTracker:
             from mlflow.tracking import MlflowClient
         except ModuleNotFoundError as error:
             raise ConfigError(
-                f"tracking.writers: mlflow needs a package that is not installed ({error.name}); mend: "
-                "pip install 'rankdistil-pipeline[mlflow]'"
+                f"mlflow needs a package that is not installed ({error.name})",
+                where="tracking.writers",
+                fix="pip install 'rankdistil-pipeline[mlflow]'",
             ) from None
         self._metric = Metric
         try:
             self._client = MlflowClient(tracking_uri=config.mlflow_uri)
             name = config.mlflow_experiment or _EXPERIMENT
-            with contextlib.suppress(MlflowException):  # it is there, perhaps since a moment ago
+            with contextlib.suppress(MlflowException):  # it exists already
                 self._client.create_experiment(name)
             experiment = self._client.get_experiment_by_name(name)
             assert experiment is not None
         except (MlflowException, ModuleNotFoundError) as error:
             raise ConfigError(
-                f"tracking.mlflow_uri={config.mlflow_uri}: {error}; mend: the address of a server (http://...), or "
-                "sqlite:///FILE.db, for which pip install sqlalchemy alembic"
+                str(error),
+                where=f"tracking.mlflow_uri={config.mlflow_uri}",
+                fix="the address of a server (http://...), or sqlite:///FILE.db after pip install sqlalchemy alembic",
             ) from error
         path = run_dir / FILE
         if path.is_file():
-            with contextlib.suppress(MlflowException):  # of another store, or deleted by hand
+            with contextlib.suppress(MlflowException):  # it is in another store, or was deleted by hand
                 self._client.delete_run(json.loads(path.read_text())["run_id"])
         run = self._client.create_run(
             experiment.experiment_id, run_name=run_dir.name, tags={"run_dir": str(run_dir)}
         )
         self._id = run.info.run_id
         write_json(path, {"run_id": self._id, "experiment": name})
-        own = [Param(key, str(value)) for key, value in options.items() if value != ABSENT]
+        own = [Param(key, "null" if value is None else str(value)) for key, value in options.items()]
         for start in range(0, len(own), _PARAMS_A_CALL):
             self._client.log_batch(self._id, params=own[start : start + _PARAMS_A_CALL])
         log.info("MLflow: experiment %s, run %s", name, self._id)
@@ -91,7 +93,7 @@ class MLflowTracker:
 
 
 def _name(tag: str) -> str:
-    """A name that MLflow takes.
+    """A name that MLflow accepts.
 
     >>> _name("student/eval/vali ndcg@10 (skip)")
     'student/eval/vali ndcg_10 skip'

@@ -1,4 +1,4 @@
-"""What of training and of the result goes to the trackers, under which tags."""
+"""Which numbers of training and of the result go to the trackers, and their tags."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ def track_result(
     epochs: Mapping[str, int],
     convention: NoRelevant,
 ) -> None:
-    """The test NDCG of each model, its distribution over the queries, and what the runs of a sweep are compared by.
+    """Tracks each model's test NDCG, its distribution over the queries, and the values that compare runs of a sweep.
 
     Args:
       models: that of result.json.
       per_query: model -> metric -> [test queries].
-      epochs: of each model that was trained in epochs; another one becomes a level line across their charts.
+      epochs: number of epochs of each model that was trained in epochs; other models become a horizontal line.
       convention: how a query without a relevant document counts.
     """
     longest = max(epochs.values())
@@ -63,8 +63,8 @@ def track_result(
         tracker.histogram(
             model, last, f"eval/test {_MAIN} of each query ({convention})", of_query[~np.isnan(of_query)]
         )
-    # TensorBoard sorts tags, opens the first two groups (eval, train) and colours by the first metric, which
-    # is to be the student's; short, because they are labels of axes.
+    # TensorBoard sorts the tags, opens the first two groups (eval, train) and colours by the first metric, which
+    # should be the student's. They are short because they label axes.
     main = {"NDCG@10": ("student", "test"), "vali": ("student", "vali")}
     main |= {model: (model, "test") for model in models if model != "student"}
     compared = {

@@ -1,4 +1,4 @@
-"""TensorBoard: one folder a model with equal tags, so that models share each chart; one folder a trial for HParams."""
+"""TensorBoard: one folder a model with equal tags, so that models share each chart, and one folder for HParams."""
 
 from __future__ import annotations
 
@@ -11,21 +11,18 @@ import tensorflow as tf
 
 from pipeline.tracking.options import Option
 
-_TRIAL = (
-    "trial"  # apart from the models' folders: HParams takes every scalar of a trial's folder for a metric
-)
+_TRIAL = "trial"  # a folder of its own, because HParams treats every scalar in a trial's folder as a metric
 
 
 def events_folder(run_dir: Path) -> Path:
-    """Where the events of a run are; a folder a model below it."""
+    """The folder of a run's events, with one folder below it for each model."""
     return run_dir / "events"
 
 
 class TensorBoardTracker:
     """Events below `run_dir/events`: teacher, baseline, student and trial.
 
-    HParams finds the trials of a whole sweep below the folder that TensorBoard is given, with the types and ranges of
-    the options; nothing has to be declared beforehand.
+    HParams finds the trials of a sweep below TensorBoard's folder, and infers the types and ranges of the options.
     """
 
     def __init__(self, run_dir: Path, options: Mapping[str, Option]) -> None:
@@ -50,7 +47,7 @@ class TensorBoardTracker:
             tf.summary.histogram(tag, values)
 
     def summary(self, values: Mapping[str, float]) -> None:
-        from tensorboard.plugins.hparams import api as hp  # 0.06 s, which a start need not wait
+        from tensorboard.plugins.hparams import api as hp
 
         with self._writer(_TRIAL).as_default(step=0):
             trial = f"{self._run_dir.name} ({self._run_dir.parent.name})"

@@ -1,4 +1,4 @@
-"""What a tracker is, and all trackers of a run as one."""
+"""The interface of a tracker, and one tracker that passes each call to all trackers of a run."""
 
 from __future__ import annotations
 
@@ -11,28 +11,28 @@ import numpy as np
 from pipeline.config import Config
 from pipeline.tracking.csv_file import CSVTracker
 from pipeline.tracking.mlflow_run import MLflowTracker
-from pipeline.tracking.options import hyper_parameters
+from pipeline.tracking.options import hyper_parameters, own_options
 from pipeline.tracking.tensorboard import TensorBoardTracker
 
 
 class Tracker(Protocol):
-    """Where the numbers of one run go. `model` is teacher, baseline or student; tags are the same for all."""
+    """Receives the numbers of one run. `model` is teacher, baseline or student; the tags are the same for all."""
 
     def scalars(self, model: str, step: int, values: Mapping[str, float]) -> None:
-        """Values of a step (an epoch); the last call for a step counts."""
+        """Values of a step (an epoch). The last call for a step wins."""
 
     def histogram(self, model: str, step: int, tag: str, values: np.ndarray) -> None:
-        """A value a query, float [queries] without NaN. Trackers without histograms do nothing."""
+        """One value for each query, float [queries] without NaN. Trackers without histograms do nothing."""
 
     def summary(self, values: Mapping[str, float]) -> None:
-        """What runs of a sweep are compared by; once."""
+        """The values by which runs of a sweep are compared. Called once."""
 
     def close(self, *, failed: bool) -> None:
         """No call comes after this one."""
 
 
 class Trackers:
-    """A Tracker that hands each call to all of `trackers`; with none, it does nothing."""
+    """Passes each call to all of `trackers`; without any, it does nothing."""
 
     def __init__(self, *trackers: Tracker) -> None:
         self._trackers = trackers
@@ -56,18 +56,19 @@ class Trackers:
 
 @contextlib.contextmanager
 def open_trackers(config: Config) -> Iterator[Trackers]:
-    """The trackers of `tracking.writers` while the block runs; what an earlier run of the folder wrote is replaced.
+    """The trackers of `tracking.writers` while the block runs. They replace what an earlier run in the folder wrote.
 
     Raises:
       ConfigError: the package of a tracker is not installed, or its store cannot be opened.
     """
-    options = hyper_parameters(config)
     make: dict[str, Callable[[], Tracker]] = {
-        "tensorboard": lambda: TensorBoardTracker(config.run_dir, options),
+        "tensorboard": lambda: TensorBoardTracker(config.run_dir, hyper_parameters(config)),
         "csv": lambda: CSVTracker(config.run_dir),
-        "mlflow": lambda: MLflowTracker(config.tracking, config.run_dir, options),
+        "mlflow": lambda: MLflowTracker(config.tracking, config.run_dir, own_options(config)),
     }
-    names = sorted(set(config.tracking.writers), key=lambda name: name != "mlflow")  # it may fail: first
+    names = sorted(
+        set(config.tracking.writers), key=lambda name: name != "mlflow"
+    )  # first, because it may fail
     trackers = Trackers(*(make[name]() for name in names))
     try:
         yield trackers

@@ -1,19 +1,24 @@
-"""The whole Config, and how a composed Hydra config becomes one.
+"""Config, and how a composed Hydra config becomes one.
 
-Each Hydra group has one dataclass a choice (`CHOICES`). `from_composed` merges the composed Hydra config into
-them again, because Hydra itself lets `+group.unknown=1` through.
+Each Hydra group has one dataclass a choice (`CHOICES`). `from_composed` merges the composed Hydra config into them,
+because Hydra itself accepts `+group.unknown=1`.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import typing
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import hydra
 import omegaconf
+import yaml
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException
 from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from pipeline.config.checks import ConfigError, check, nearest, one_of
 from pipeline.config.data import (
@@ -29,6 +34,7 @@ from pipeline.config.data import (
     YahooData,
 )
 from pipeline.config.export import ExportConfig
+from pipeline.config.overrides import explain, searchpath
 from pipeline.config.student import AttentionStudent, DCNStudent, LinearStudent, MLPStudent
 from pipeline.config.teacher import (
     AttentionTeacher,
@@ -46,6 +52,7 @@ from pipeline.config.training import EvaluateConfig, LossConfig, TrainConfig
 STAGES = ("data", "teacher", "student", "evaluate", "export")
 
 # Of every loss; the others are arguments of its function.
+_PLAIN = ("stage", "seed", "run_dir", "cache_dir")  # options without a group
 COMMON_LOSS_OPTIONS = ("name", "label_loss", "label_weight", "label_schedule", "label_weight_end")
 
 DataConfig = SyntheticData | LetorData | PublishedData | TFDSData
@@ -117,22 +124,21 @@ class Config:
         for name in ("run_dir", "cache_dir"):
             path = str(getattr(self, name))
             check(path.isprintable(), name, repr(path), "a path without line breaks and control characters")
-        mend = (
-            "a path without [ and \\, which TensorFlow takes for a pattern, so that it finds no model there"
-        )
-        check(not {"[", "\\"} & set(str(self.run_dir)), "run_dir", self.run_dir, mend)
+        fix = "a path without [ and \\, which TensorFlow takes for a pattern and then finds no model there"
+        check(not {"[", "\\"} & set(str(self.run_dir)), "run_dir", self.run_dir, fix)
+        ok = self.train.baseline or not self.evaluate.gate.not_below_baseline
         check(
-            self.train.baseline or not self.evaluate.gate.not_below_baseline,
+            ok,
             "evaluate.gate.not_below_baseline",
             True,
-            "there is no baseline to compare with; mend: train.baseline=true",
+            "train.baseline=true, to have a baseline to compare with",
         )
         if isinstance(self.teacher, RunFileTeacher):
             scores, has_lists = self.teacher.unlabelled, has_unlabelled(self.data)
-            mend = "names the scores of data.unlabelled's lists, but there are none; mend: null, or give the lists"
-            check(has_lists or scores is None, "teacher.unlabelled", scores, mend)
-            mend = "the lists of data.unlabelled need scores, too; mend: teacher.unlabelled=FILE"
-            check(not has_lists or scores is not None, "teacher.unlabelled", "null", mend)
+            fix = "null, or give the lists that these scores belong to (data.unlabelled)"
+            check(has_lists or scores is None, "teacher.unlabelled", scores, fix)
+            fix = "a file with the scores of the lists of data.unlabelled"
+            check(not has_lists or scores is not None, "teacher.unlabelled", "null", fix)
 
     def stages(self) -> tuple[str, ...]:
         """The stages to run, in order."""
@@ -161,15 +167,16 @@ def flat(options: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def _build(cls: type, values: dict[str, Any], where: str) -> Any:
-    """An instance of the dataclass `cls` from plain values; types and keys are checked by OmegaConf."""
+    """An instance of the dataclass `cls` from plain values; OmegaConf checks types and keys."""
     base = OmegaConf.structured(cls)
-    for node in (base, *(node for name in base if OmegaConf.is_config(node := base._get_node(name)))):
-        OmegaConf.set_readonly(node, False)  # set by OmegaConf for frozen dataclasses
+    for node in (base, *(base[name] for name in base if not OmegaConf.is_missing(base, name))):
+        if OmegaConf.is_config(node):
+            OmegaConf.set_readonly(node, False)  # OmegaConf makes nodes of frozen dataclasses read-only
     try:
         return OmegaConf.to_object(OmegaConf.merge(base, values))
     except omegaconf.errors.MissingMandatoryValue as error:
         key = f"{where}.{error.full_key}"
-        raise ConfigError(f"{key} is not set; mend: give {key}=...") from None
+        raise ConfigError(f"{key} is not set", fix=f"{key}=...") from None
     except omegaconf.errors.ConfigKeyError as error:
         path = str(error.full_key).split(".")
         for name in path[:-1]:
@@ -177,11 +184,11 @@ def _build(cls: type, values: dict[str, Any], where: str) -> Any:
         allowed = [field.name for field in dataclasses.fields(cls)]
         raise ConfigError(f"{where}.{error.full_key} is unknown: {nearest(path[-1], allowed)}") from None
     except omegaconf.errors.ValidationError as error:
-        raise ConfigError(f"{where}.{error.full_key}: {str(error).splitlines()[0]}") from None
+        raise ConfigError(str(error).splitlines()[0], where=f"{where}.{error.full_key}") from None
 
 
 def _member(number: int, value: Any) -> TeacherConfig:
-    """A member of an ensemble: the name of a teacher, a finished run's folder, or options."""
+    """A member of an ensemble: the name of a teacher, the folder of a finished run, or options."""
     where, choices = f"teacher.members[{number}]", CHOICES["teacher"]
     if isinstance(value, str) and value not in choices and Path(value).is_dir():
         value = {"name": "student", "run": value}
@@ -189,55 +196,98 @@ def _member(number: int, value: Any) -> TeacherConfig:
     name = str(options.get("name"))
     one_of(where, name, [choice for choice in choices if choice != "ensemble"])
     member: TeacherConfig = _build(choices[name], options, where)
-    check(member.scores == ScoresConfig(), f"{where}.scores", "...", "it has no effect; give teacher.scores")
+    same = member.scores == _build(ScoresConfig, {}, where)
+    check(same, f"{where}.scores", "...", "teacher.scores; the members' own scores option has no effect")
     synthetic = getattr(member, "synthetic_lists", 0)
-    check(synthetic == 0, f"{where}.synthetic_lists", synthetic, "only a tree teacher by itself draws lists")
+    check(synthetic == 0, f"{where}.synthetic_lists", synthetic, "0: a member of an ensemble draws no lists")
     return member
 
 
-def _seed(value: Any) -> int:
-    ok = type(value) is int and 0 <= value < 2**31
-    check(ok, "seed", value, "a whole number, 0 <= seed < 2^31")
-    return int(value)
+def _loss(values: dict[str, Any]) -> LossConfig:
+    common = {key: values.get(key) for key in COMMON_LOSS_OPTIONS}
+    for key in ("label_weight", "label_weight_end"):
+        if key == "label_weight" or common[key] is not None:
+            try:
+                common[key] = float(common[key])  # type: ignore[arg-type]  # None is an error, too
+            except (TypeError, ValueError):
+                raise ConfigError(f"loss.{key}={common[key]} is not a number") from None
+    options = {key: value for key, value in values.items() if key not in COMMON_LOSS_OPTIONS}
+    return LossConfig(**common, options=options)  # type: ignore[arg-type]
 
 
 def from_composed(composed: omegaconf.DictConfig) -> Config:
-    """The checked Config of a composed Hydra config.
+    """The checked Config of a composed Hydra config; the node `hydra` is ignored.
 
     Raises:
       ConfigError: a key is unknown (also one added with `+`), has the wrong type or cannot have its value.
     """
-    raw = OmegaConf.to_container(composed, resolve=True)
-    assert isinstance(raw, dict)
-    values: dict[str, Any] = {str(key): value for key, value in raw.items()}
+    values: dict[str, Any] = {}
     fields = [field.name for field in dataclasses.fields(Config)]
-    for key in values:
-        one_of("option", key, fields)
+    for key in map(str, composed):
+        if key != "hydra":
+            one_of("option", key, fields)
+            node = composed[key]
+            values[key] = OmegaConf.to_container(node, resolve=True) if OmegaConf.is_config(node) else node
+    for key in fields:
+        if key not in values or (key not in _PLAIN and not isinstance(values[key], dict)):
+            raise ConfigError(
+                f"{key} is not a group of options", fix=f"remove what replaces or deletes {key}"
+            )
     groups: dict[str, Any] = {}
     for group, choices in CHOICES.items():
-        name = values[group].get("name")
-        one_of(f"{group}", str(name), choices)
+        name = str(values[group].get("name"))
+        one_of(group, name, choices)
         groups[group] = _build(choices[name], values[group], group)
     if isinstance(groups["teacher"], EnsembleTeacher):
         members = [_member(number, value) for number, value in enumerate(groups["teacher"].members)]
         groups["teacher"] = dataclasses.replace(groups["teacher"], members=members)
-    loss = dict(values["loss"])
-    common = {key: loss.pop(key, None) for key in COMMON_LOSS_OPTIONS}
-    for key in ("label_weight", "label_weight_end"):
-        if key == "label_weight" or common[key] is not None:
-            try:
-                common[key] = float(common[key])
-            except (TypeError, ValueError):
-                raise ConfigError(f"loss.{key}={common[key]} is not a number") from None
+    for key in ("run_dir", "cache_dir"):
+        check(isinstance(values[key], str) and values[key] != "", key, values[key], "a path")
+    seed = values["seed"]
+    check(type(seed) is int and 0 <= seed < 2**31, "seed", seed, "a whole number, 0 <= seed < 2^31")
     return Config(
         stage=str(values["stage"]),
-        seed=_seed(values["seed"]),
+        seed=seed,
         run_dir=Path(values["run_dir"]).absolute(),
         cache_dir=Path(values["cache_dir"]).expanduser().absolute(),
-        loss=LossConfig(**common, options=loss),
+        loss=_loss(values["loss"]),
         train=_build(TrainConfig, values["train"], "train"),
         evaluate=_build(EvaluateConfig, values["evaluate"], "evaluate"),
         tracking=_build(TrackingConfig, values["tracking"], "tracking"),
         export=_build(ExportConfig, values["export"], "export"),
         **groups,
     )
+
+
+def compose_hydra(
+    overrides: Sequence[str], config_name: str = "config", config_dir: str | None = None
+) -> omegaconf.DictConfig:
+    """What Hydra composes from these overrides, with the node `hydra`. Nothing of that node takes effect.
+
+    Raises:
+      ConfigError: Hydra cannot compose it.
+    """
+    given = list(overrides)
+    if config_dir is not None:
+        if not Path(config_dir).is_dir():
+            raise ConfigError("no such folder", where=f"--config-dir {config_dir}")
+        given.append(searchpath(config_dir))
+    try:
+        with hydra.initialize_config_module("pipeline.conf", version_base="1.3"):
+            composed = hydra.compose(config_name, overrides=given, return_hydra_config=True)
+            HydraConfig.instance().set_config(composed)  # for values with ${hydra:...}
+            return composed
+    except HydraException as error:
+        raise ConfigError(explain(error, overrides)) from error
+    except (OmegaConfBaseException, yaml.YAMLError, ValueError) as error:
+        fix = "correct this option, or the file that sets it"
+        raise ConfigError(" ".join(str(error).split()), fix=fix) from error
+
+
+def compose(overrides: Sequence[str]) -> Config:
+    """The checked Config that the command has with these overrides.
+
+    Raises:
+      ConfigError: Hydra cannot compose them, or an option is wrong.
+    """
+    return from_composed(compose_hydra(overrides))
