@@ -7,7 +7,6 @@ import dataclasses
 import json
 import math
 import os
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -17,14 +16,13 @@ import numpy as np
 from pipeline.config import flat
 from pipeline.evaluation import PerQuery, read_per_query
 from pipeline.metrics import NoRelevant
-from pipeline.store import ENDED
+from pipeline.status import ENDED, FAILURE, read_status
 
 MODELS = ("teacher", "baseline", "student")
 NDCG = ("ndcg@1", "ndcg@5", "ndcg@10")
 MAIN = "ndcg@10"
 CONVENTIONS: tuple[NoRelevant, ...] = ("skip", "zero", "one")
 
-_LOG_TAIL_BYTES = 65536
 _UNREADABLE = (OSError, ValueError, OverflowError, RecursionError, csv.Error)
 
 
@@ -118,7 +116,7 @@ def collect(folder: Path) -> Collection:
                 found.runs.append(read_run(here, name))
             except _UNREADABLE as error:
                 found.problems.append(Problem(f"{name}/result.json", str(error)))
-        elif "log" in files and (unfinished := _read_log(here, name)):
+        elif unfinished := _unfinished(here, name):
             found.unfinished.append(unfinished)
     return found
 
@@ -256,20 +254,13 @@ def _made_with(result: Any) -> str:
     return ", ".join([f"{k} {v}" for k, v in versions.items()] + ([f"commit {commit}"] if commit else []))
 
 
-def _read_log(folder: Path, name: str) -> Unfinished | None:
-    """None if the folder is no run: no config.yaml and no error in its log (a job with a wrong option has
-    only a log); or if it ended where it should."""
-    try:
-        with (folder / "log").open("rb") as file:
-            file.seek(max(0, os.path.getsize(folder / "log") - _LOG_TAIL_BYTES))
-            lines = file.read().decode("utf-8", errors="replace").splitlines()
-    except OSError as error:
-        return Unfinished(name, "unfinished", f"log: {error.strerror}")
-    lines = [line.strip() for line in lines if line.strip()]
-    # At the start of a line: TensorFlow tells of an "UNKNOWN ERROR" where there is no GPU.
-    errors = [line for line in lines if re.match(r"[\d:., -]+ ERROR |Traceback ", line)]
-    if not errors and not (folder / "config.yaml").exists():
+def _unfinished(folder: Path, name: str) -> Unfinished | None:
+    """What status.json says of a run without a result; None if no run was here, or if it ended with an earlier stage."""
+    status = read_status(folder)
+    if status is None:
+        is_run = (folder / "config.yaml").exists()
+        return Unfinished(name, "unfinished", "no readable status.json") if is_run else None
+    if status.state == ENDED:
         return None
-    if lines and lines[-1].endswith(ENDED):  # with an earlier stage, as was asked
-        return None
-    return Unfinished(name, "failed" if errors else "unfinished", lines[-1][:500] if lines else "empty log")
+    reason = " ".join((status.error or f"in stage {status.stage}").split())[:500]
+    return Unfinished(name, "failed" if status.state == FAILURE else "unfinished", reason)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from pipeline.report import figures, main
-from pipeline.store import ENDED
+from pipeline.status import ENDED, FAILURE, PAUSED, RUNNING, Status, write_status
 from tests.report.tree import make_run, make_sweep
 
 TEACHER, BASELINE = [0.8, 0.6, 0.7, None], [0.5, 0.4, 0.3, None]
@@ -302,28 +302,29 @@ def test_damaged_results_are_named(known, capsys):
 
 
 def test_failed_and_unfinished_runs(known):
-    def folder(name, log, *, config=True):
+    def folder(name, status=None, *, config=True):
         (known / name).mkdir()
-        (known / name / "log").write_text(log)
         if config:
             (known / name / "config.yaml").write_text("stage: all\n")
+        if status:
+            write_status(known / name, status)
 
-    error = "00:00 ERROR the run ended with an error\nTraceback (most recent call last):\n  x\nOSError: disk full\n"
-    folder("crashed", f"00:00 INFO stage data\n{error}")
-    greeting = "E0000 00:00:1795.2 12 x.cc:52] failed call to cuInit: UNKNOWN ERROR (303)\n"
-    folder("killed", f"{greeting}00:00 INFO stage data\n00:01 INFO stage teacher\n")
-    folder("wrong-option", "00:00 ERROR loss.topk=0 is not possible\n", config=False)
-    folder("silent", "")
-    folder("no-run", "a file that is called log\n", config=False)
-    folder("only-data", f"00:00 INFO stage data\n00:01 INFO {ENDED}\n")
+    folder("crashed", Status(FAILURE, stage="data", error_type="OSError", error="disk full", exit_code=1))
+    folder("killed", Status(RUNNING, stage="teacher"))
+    folder("stopped", Status(PAUSED, stage="student", exit_code=75))
+    folder("wrong-option", Status(FAILURE, error="loss.topk=0 is not possible"), config=False)
+    folder("silent")
+    folder("no-run", config=False)
+    folder("only-data", Status(ENDED, stage="data", exit_code=0))
     text = report(known)
     assert "only-data" not in text
-    assert rows(text, "crashed") == [["failed", "OSError: disk full"]]
-    assert rows(text, "killed") == [["unfinished", "00:01 INFO stage teacher"]]
-    assert rows(text, "wrong-option") == [["failed", "00:00 ERROR loss.topk=0 is not possible"]]
-    assert rows(text, "silent") == [["unfinished", "empty log"]]
+    assert rows(text, "crashed") == [["failed", "disk full"]]
+    assert rows(text, "killed") == [["unfinished", "in stage teacher"]]
+    assert rows(text, "stopped") == [["unfinished", "in stage student"]]
+    assert rows(text, "wrong-option") == [["failed", "loss.topk=0 is not possible"]]
+    assert rows(text, "silent") == [["unfinished", "no readable status.json"]]
     assert "no-run" not in text
-    assert "4 failed or unfinished" in text
+    assert "5 failed or unfinished" in text
 
 
 def test_hostile_names_stay_text_and_in_the_output_folder(tmp_path):
