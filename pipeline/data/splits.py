@@ -8,7 +8,7 @@ from pipeline.config import DataConfig, LetorData, PublishedData, SyntheticData,
 from pipeline.data.letor import LetorError
 from pipeline.data.progress import reading
 from pipeline.data.ranking import RankingData
-from pipeline.data.sources import locate, read_published
+from pipeline.data.sources import locate, published_of, read_published
 from pipeline.data.synthetic import make_synthetic
 
 SPLITS = ("train", "vali", "test")
@@ -18,6 +18,13 @@ OPTIONS = {
 } | {
     "group_sizes": "data.group_suffix (such as .query) if files beside it hold the number of rows of each query"
 }
+
+
+def missing_value_of(config: DataConfig) -> float | None:
+    """The raw value that stands for "missing" in these data and is read as 0; None if there is none."""
+    if isinstance(config, PublishedData):
+        return published_of(config).missing_value
+    return getattr(config, "missing_value", None)
 
 
 def input_files(config: DataConfig) -> dict[str, Path]:

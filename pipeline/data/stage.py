@@ -20,7 +20,7 @@ import numpy as np
 from pipeline.config import DataConfig, LetorData, has_unlabelled
 from pipeline.data import RankingData
 from pipeline.data.check import describe, describe_unlabelled, summary
-from pipeline.data.splits import SPLITS, input_files, read_splits, text_files
+from pipeline.data.splits import SPLITS, input_files, missing_value_of, read_splits, text_files
 from pipeline.data.transform import fit_transform
 from pipeline.data.unlabelled import read_unlabelled
 from pipeline.provenance import code_digest, versions
@@ -96,6 +96,7 @@ class DataStage:
         return {
             "data": self.name,
             "transform": transform,
+            "missing_value": missing_value_of(self.config),
             "code": code_digest("data.transform"),
             **versions("numpy"),
         }
@@ -170,7 +171,8 @@ class DataStage:
         config = self.config.transform
 
         def make(folder: Path) -> None:
-            transform = fit_transform(config, self.splits["train"].features)
+            missing = missing_value_of(self.config)
+            transform = fit_transform(config, self.splits["train"].features, missing_value=missing)
             transform.save(folder)
             for split in ("train", "vali"):
                 transform.write(self.splits[split].features, folder / f"{split}.npy")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -14,12 +15,13 @@ from pipeline.data.writer import create_npy
 
 _BLOCK_VALUES = 1 << 20  # at a time: bounds the memory, also of float64 intermediates
 _SAMPLE_VALUES = 1 << 24  # that quantiles are taken of: about 120,000 documents of 136 features
+_LARGEST = np.finfo(np.float32).max
 _NARROW = 1e-4  # of logarithms' size: in less than that float32 shows too few of the differences
 
 
 @dataclasses.dataclass(frozen=True)
 class Transform:
-    """clip((quantile?(log?(x)) - mean) / deviation).
+    """clip((quantile?(log?(x)) - mean) / deviation), where x is 0 in place of a missing value.
 
     Attributes:
       log1p: x -> sign(x) log(1 + |x|), where `signs` is 1 or -1.
@@ -30,6 +32,8 @@ class Transform:
       mean: float32 [F]; zeros without standardisation.
       deviation: float32 [F], > 0; ones without standardisation and for constant features.
       clip: None, or the largest magnitude of a result.
+      missing_value: None, or the raw value that stands for "missing" and counts as 0, as the reader of training data
+        counts it. It is compared as float32; beyond float32, as in Istella, any value beyond the largest float32 counts.
     """
 
     log1p: bool
@@ -40,6 +44,7 @@ class Transform:
     mean: np.ndarray
     deviation: np.ndarray
     clip: float | None
+    missing_value: float | None = None
 
     @property
     def num_features(self) -> int:
@@ -73,8 +78,20 @@ class Transform:
             values = {name: value if value.ndim else value.item() for name, value in stored.items()}
         return Transform(**{"clip": None, **values})
 
+    def _is_missing(self, features: Any) -> Any:
+        """bool, of the shape of the array or tensor."""
+        assert self.missing_value is not None
+        value = np.float32(np.clip(self.missing_value, -_LARGEST, _LARGEST))
+        if value == _LARGEST:
+            return features >= value
+        return features <= value if value == -_LARGEST else (features >= value) & (features <= value)
+
     def in_graph(self, features: tf.Tensor) -> tf.Tensor:
-        """The same on a float32 [..., F] tensor, for exported models: elementwise operations and gathers alone."""
+        """The same on a float32 [..., F] tensor, for exported models: only elementwise operations and gathers."""
+        if self.missing_value is not None:
+            if abs(self.missing_value) >= _LARGEST:  # finite, because ONNX computes `where` as a product
+                features = tf.clip_by_value(features, -_LARGEST, _LARGEST)
+            features = tf.where(self._is_missing(features), 0.0, features)
         if self.log_offset:
             logs = tf.math.log(tf.maximum(self.signs * features, 0.0) + np.float32(self.log_offset))
             features = tf.where(self.signs != 0, logs, features)
@@ -90,6 +107,8 @@ class Transform:
         return features if self.clip is None else tf.clip_by_value(features, -self.clip, self.clip)
 
     def _of_block(self, rows: np.ndarray) -> np.ndarray:
+        if self.missing_value is not None:
+            rows = np.where(self._is_missing(rows), np.float32(0), rows)
         if self.log_offset:
             logs = np.log(np.maximum(self.signs * rows, 0) + np.float32(self.log_offset))
             rows = np.where(self.signs != 0, logs, rows)
@@ -130,7 +149,9 @@ class Transform:
         return tf.gather(levels, last) + tf.gather(slopes, last) * (values - tf.gather(knots, last))
 
 
-def fit_transform(config: TransformConfig, features: np.ndarray) -> Transform:
+def fit_transform(
+    config: TransformConfig, features: np.ndarray, *, missing_value: float | None = None
+) -> Transform:
     """The transform whose statistics are those of `features` [docs, F], in bounded memory.
 
     Mean and standard deviation are exact float64 sums over blocks of rows; the deviation of a feature is 1e-6 of its
@@ -151,6 +172,7 @@ def fit_transform(config: TransformConfig, features: np.ndarray) -> Transform:
         mean=np.zeros(num_features, np.float32),
         deviation=np.ones(num_features, np.float32),
         clip=None,
+        missing_value=missing_value,
     )
     num_rows = min(len(features), max(1, _SAMPLE_VALUES // num_features))
     sample = features[np.linspace(0, len(features) - 1, num_rows).astype(np.int64)]

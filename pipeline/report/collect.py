@@ -255,7 +255,7 @@ def _made_with(result: Any) -> str:
 
 
 def _unfinished(folder: Path, name: str) -> Unfinished | None:
-    """What status.json says of a run without a result; None if no run was here, or if it ended with an earlier stage."""
+    """What status.json says of a run without a result; None if no run was here, or an earlier stage was the last."""
     status = read_status(folder)
     if status is None:
         is_run = (folder / "config.yaml").exists()

@@ -105,6 +105,18 @@ def test_save_load_and_write(tmp_path, monkeypatch):
         np.testing.assert_array_equal(np.load(tmp_path / "out.npy"), transform(RAW))
 
 
+def test_a_missing_value_counts_as_0(tmp_path):
+    raw = RAW.copy()
+    raw[::7] = -999
+    filled = np.where(raw == -999, 0, raw).astype(np.float32)
+    transform = fit_transform(TransformConfig(quantiles=8), filled, missing_value=-999.0)
+    transform.save(tmp_path)
+    for each in (transform, Transform.load(tmp_path)):
+        np.testing.assert_array_equal(each(raw), each(filled))
+        np.testing.assert_array_equal(each.in_graph(raw), each.in_graph(filled))
+    assert not np.array_equal(fit_transform(TransformConfig(quantiles=8), filled)(raw), transform(raw))
+
+
 def test_options_that_cannot_be():
     for options, wrong in (
         ({"log_offset": 0.01}, "data.transform.log1p=True"),

@@ -23,6 +23,7 @@ from pipeline.export.raw_scorer import RawScorer
 from pipeline.metrics import ndcg
 from pipeline.models.scorer import build_scorer, scoring_function
 from pipeline.store import write_json
+from tests.closeness import assert_close
 
 NUM_FEATURES = 20
 ALL = ["saved_model", "serving", "tflite", "tflite_int8", "onnx"]
@@ -89,6 +90,28 @@ def test_each_format_holds_every_transform(options, tmp_path):
     facts = formats.export(RawScorer(transform, scorer), data, config, tmp_path)
     deviation = scorer(transform(data.features)).numpy().std()
     assert all(fact["max_difference"] < 1e-4 * deviation for fact in facts.values())
+
+
+@pytest.mark.parametrize("missing", [-999.0, 0.1, 1.7976931348623157e308])
+@pytest.mark.parametrize("student", [MLPStudent(hidden=[4]), DCNStudent(hidden=[4])], ids=["folded", "dcn"])
+def test_each_format_reads_the_missing_value_as_training_did(missing, student, tmp_path):
+    """Raw rows with the missing value have the scores of rows with 0 in its place."""
+    data = lists(10)
+    data.features[::3, 0] = data.features[1::4, 2] = 0
+    transform = fit_transform(TransformConfig(), data.features, missing_value=missing)
+    scorer = build_scorer(student, NUM_FEATURES, seed=0)
+    names = ["saved_model", "serving", "tflite", "tflite_int8", "onnx"]
+    facts = formats.export(RawScorer(transform, scorer), data, ExportConfig(formats=names), tmp_path)
+    raw = data.features.astype(np.float64)
+    raw[::3, 0] = raw[1::4, 2] = missing
+    with np.errstate(over="ignore"):
+        raw = raw.astype(np.float32)  # a number beyond float32 is infinite
+    for fact in facts.values():
+        model = load_exported(tmp_path / fact["path"])
+        assert_close(model.score(raw), model.score(data.features), atol=1e-7)
+    assert_close(scorer(transform(raw)), scorer(transform(data.features)), atol=1e-7)
+    of_largest = np.clip(raw, *np.finfo(np.float32).max * np.array([-1, 1]))  # as some callers write it
+    assert_close(transform(of_largest), transform(raw), atol=1e-7)
 
 
 @pytest.mark.parametrize("student", [DCNStudent(hidden=[4]), AttentionStudent(hidden=[4], head_size=4)])
