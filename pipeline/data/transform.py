@@ -15,7 +15,7 @@ from pipeline.data.writer import create_npy
 
 _BLOCK_VALUES = 1 << 20  # at a time: bounds the memory, also of float64 intermediates
 _SAMPLE_VALUES = 1 << 24  # that quantiles are taken of: about 120,000 documents of 136 features
-_LARGEST = np.finfo(np.float32).max
+_LARGEST = float(np.finfo(np.float32).max)
 _NARROW = 1e-4  # of logarithms' size: in less than that float32 shows too few of the differences
 
 
@@ -32,8 +32,8 @@ class Transform:
       mean: float32 [F]; zeros without standardisation.
       deviation: float32 [F], > 0; ones without standardisation and for constant features.
       clip: None, or the largest magnitude of a result.
-      missing_value: None, or the raw value that stands for "missing" and counts as 0, as the reader of training data
-        counts it. It is compared as float32; beyond float32, as in Istella, any value beyond the largest float32 counts.
+      missing_value: None, or the raw value that stands for "missing" and counts as 0, as the reader counts it. It is
+        compared as float32; for one beyond float32, as in Istella, the largest float32 and infinity count.
     """
 
     log1p: bool
