@@ -68,8 +68,8 @@ def softmax(
       ValueError: an option or a shape that is not possible.
     """
     one_of("gain", gain, GAINS)
-    labels, student, mask = as_lists(labels, student, mask, temperature)
-    gains = labels if gain == "label" else tf.where(mask, 2.0**labels - 1.0, 0.0)
+    labels, student, mask = as_lists(labels, student, mask, temperature, is_label=True)
+    gains = labels if gain == "label" else _gains(labels, mask)
     shares = tf.math.divide_no_nan(gains, tf.reduce_sum(gains, axis=1, keepdims=True))
     return reduce_lists(-tf.reduce_sum(shares * log_softmax(student, mask), axis=1), mask, reduce)
 
@@ -89,7 +89,7 @@ def list_mle(
 
     The order of equal labels is drawn, by noise that depends on seed, list id and slot alone.
     """
-    labels, student, mask = as_lists(labels, student, mask)
+    labels, student, mask = as_lists(labels, student, mask, is_label=True)
     order = drawn_order(labels, mask, seed, list_ids)
     losses = tf.reduce_sum(plackett_luce.choice_losses(student, order, take(mask, order)), axis=1)
     return reduce_lists(tf.where(tf.reduce_any(labels > 0, axis=1), losses, 0.0), mask, reduce)
@@ -116,7 +116,7 @@ def pairwise_logistic(
 
     Memory O(n^2) a list. seed and list_ids are not used.
     """
-    labels, student, mask = as_lists(labels, student, mask)
+    labels, student, mask = as_lists(labels, student, mask, is_label=True)
     is_pair, penalties = _pairs(labels, student, mask)
     num_pairs = tf.reduce_sum(tf.cast(is_pair, student.dtype), axis=[1, 2])
     per_list = tf.reduce_sum(tf.where(is_pair, penalties, 0.0), axis=[1, 2]) / tf.maximum(num_pairs, 1.0)
@@ -152,9 +152,9 @@ def lambda_loss(
     count("topk", topk, none="no cut-off")
     if not 0 <= lambdarank <= 1:
         raise ValueError(f"lambdarank={lambdarank!r} is not possible: 0 <= a <= 1")
-    labels, student, mask = as_lists(labels, student, mask)
+    labels, student, mask = as_lists(labels, student, mask, is_label=True)
     is_pair, penalties = _pairs(labels, student, mask)
-    gains = tf.where(mask, 2.0**labels - 1.0, 0.0)
+    gains = _gains(labels, mask)
     place = tf.cast(ranks(student, mask), student.dtype)
     is_top = tf.ones_like(mask) if topk is None else place <= topk
     distance = tf.maximum(abs(_difference(place)), 1.0)  # 0 between a document and itself, which are no pair
@@ -190,13 +190,19 @@ def approx_ndcg(
     Raises:
       ValueError: an option or a shape that is not possible.
     """
-    labels, student, mask = as_lists(labels, student, mask, temperature)
+    labels, student, mask = as_lists(labels, student, mask, temperature, is_label=True)
     above = tf.sigmoid(-_difference(student))  # [B, i, j]: that j is above i
     others = mask[:, tf.newaxis] & ~tf.eye(tf.shape(mask)[1], dtype=tf.bool)
     smooth_ranks = 1.0 + tf.reduce_sum(tf.where(others, above, 0.0), axis=2)
-    gains = tf.where(mask, 2.0**labels - 1.0, 0.0)
+    gains = _gains(labels, mask)
     dcg = tf.reduce_sum(gains * _discount(smooth_ranks), axis=1)
     return reduce_lists(-dcg * _inverse_ideal_dcg(gains, mask, None), mask, reduce)
+
+
+def _gains(labels: Tensor, mask: Tensor) -> Tensor:
+    """(2^label - 1) / 2^(the list's largest label), so that no label overflows. Losses divide by the ideal DCG."""
+    largest = tf.reduce_max(labels, axis=1, keepdims=True)
+    return tf.where(mask, 2.0 ** (labels - largest) - 2.0**-largest, 0.0)
 
 
 def _difference(x: Tensor) -> Tensor:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import contextlib
-import contextvars
 import functools
+import inspect
+import operator
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import tensorflow as tf
+
+from pipeline.errors import UserError
 
 Tensor = Any  # tf.Tensor has no usable type stubs
 
@@ -16,58 +19,44 @@ NO_SCORE = -1e30  # stands for minus infinity in padded slots: sums and differen
 
 PARTS = 8  # of an axis that `over` combines one over another, where its size is a multiple
 
-_are_usual: contextvars.ContextVar[bool | None] = contextvars.ContextVar("are_usual", default=None)
-
 
 @contextlib.contextmanager
-def inputs_are_usual(are_usual: bool | None) -> Iterator[None]:
-    """A loss that is traced inside is for usual inputs alone, or for others alone: it compiles in half the time.
-
-    Made for usual inputs, it gives NaN for others; its caller checks for that. Made for others, it takes all, if more
-    slowly. None: for all.
-    """
-    token = _are_usual.set(are_usual)
-    try:
-        yield
-    finally:
-        _are_usual.reset(token)
+def inputs_are_usual(_: bool | None) -> Iterator[None]:
+    """Has no effect: every loss takes all inputs. It remains until no caller is left."""
+    yield
 
 
-def usual_or_not(is_usual: Tensor, usual: Callable[[], Tensor], unusual: Callable[[], Tensor]) -> Tensor:
-    """`usual()`, or `unusual()` where the scalar `is_usual` is False; tuples whose first is a float tensor."""
-    if _are_usual.get() is None:
-        return tf.cond(is_usual, usual, unusual)
-    if not _are_usual.get():
-        return unusual()
-    first, *others = usual()
-    return tf.where(is_usual, first, tf.constant(float("nan"), first.dtype)), *others
-
-
-class NotLists(ValueError):
+class NotLists(UserError):
     """The arguments of a loss do not fit together as lists."""
 
 
-def as_lists(target: Any, student: Any, mask: Any, temperature: Any = 1.0) -> tuple[Tensor, Tensor, Tensor]:
+def as_lists(
+    target: Any, student: Any, mask: Any, temperature: Any = 1.0, *, is_label: bool = False
+) -> tuple[Tensor, Tensor, Tensor]:
     """The arguments of a loss as dense tensors of one floating type, with 0 in the padding.
+
+    A target that is not finite, or a negative label, is an error. XLA cannot raise errors: there the student's scores,
+    and so the loss, of that list become NaN.
 
     Args:
       target: teacher's scores or labels [lists, list_size]; ragged if student is.
       student: scores [lists, list_size], dense or ragged.
       mask: bool [lists, list_size], or None: all are documents.
       temperature: > 0, divides the student's scores.
+      is_label: the target holds labels, which are >= 0.
 
     Returns:
-      target without gradient, student, mask; float64 where the student is, else float32.
+      target without gradient, student, mask, of one slot or more; float64 where the student is, else float32.
 
     Raises:
-      ValueError: the temperature is not > 0; only one of the two is ragged.
+      UserError: the temperature is not > 0; only one of the two is ragged; a target that is not possible.
       NotLists: the ranks or the static shapes do not fit together.
     """
     if not tf.is_tensor(temperature):
         positive("temperature", temperature)
     is_ragged = isinstance(student, tf.RaggedTensor)
     if is_ragged != isinstance(target, tf.RaggedTensor):
-        raise ValueError("target and student must both be ragged or both be dense")
+        raise NotLists("target and student must both be ragged or both be dense")
     if is_ragged:
         row_mask = tf.sequence_mask(student.row_lengths(), tf.maximum(student.bounding_shape()[1], 1))
         shape = tf.shape(row_mask, out_type=tf.int64)
@@ -75,6 +64,8 @@ def as_lists(target: Any, student: Any, mask: Any, temperature: Any = 1.0) -> tu
             row_mask &= mask.to_tensor(False, shape=shape) if isinstance(mask, tf.RaggedTensor) else mask
         target, student, mask = target.to_tensor(shape=shape), student.to_tensor(shape=shape), row_mask
     target, student = tf.convert_to_tensor(target), tf.convert_to_tensor(student)
+    if student.shape.rank is None:
+        student = tf.ensure_shape(student, [None, None])
     mask = (
         tf.ones(tf.shape(student), tf.bool) if mask is None else tf.cast(tf.convert_to_tensor(mask), tf.bool)
     )
@@ -83,10 +74,22 @@ def as_lists(target: Any, student: Any, mask: Any, temperature: Any = 1.0) -> tu
             raise NotLists(
                 f"student {student.shape} and {name} {tensor.shape} must both be [lists, list_size]"
             )
+    if not student.shape[1]:  # 0 or unknown: room for one slot
+        room = [[0, 0], [0, tf.maximum(1 - tf.shape(student)[1], 0)]]
+        target, student, mask = tf.pad(target, room), tf.pad(student, room), tf.pad(mask, room)
     dtype = tf.float64 if student.dtype == tf.float64 else tf.float32
     target, student = tf.cast(target, dtype), tf.cast(student, dtype) / tf.cast(temperature, dtype)
     zeros = tf.zeros_like(student)
-    return tf.stop_gradient(tf.where(mask, target, zeros)), tf.where(mask, student, zeros), mask
+    target, student = tf.where(mask, target, zeros), tf.where(mask, student, zeros)
+    is_bad = tf.reduce_any(~tf.math.is_finite(target) | (is_label & (target < 0)), axis=1, keepdims=True)
+    what = "a label is not a finite number >= 0" if is_label else "a teacher's score is not finite"
+    fix = 'mark padding by mask=False, or for the Keras losses by NaN in y_true or padding="negative"'
+    if not tf.executing_eagerly():
+        tf.debugging.Assert(~tf.reduce_any(is_bad), [str(UserError(what, fix=fix))])
+    elif tf.reduce_any(is_bad):
+        raise UserError(what, where=f"list {int(tf.argmax(is_bad)[0])}", fix=fix)
+    student = tf.where(is_bad, tf.constant(float("nan"), dtype), student)
+    return tf.stop_gradient(target), student, mask
 
 
 def from_best(scores: Tensor, mask: Tensor) -> Tensor:
@@ -141,34 +144,66 @@ def mean_over_documents(x: Tensor, mask: Tensor) -> Tensor:
     return total / tf.maximum(tf.reduce_sum(tf.cast(mask, x.dtype), axis=1), 1.0)
 
 
-def one_of(name: str, value: object, allowed: tuple[str, ...]) -> None:
+def one_of(name: str, value: object, allowed: tuple[str | None, ...]) -> None:
     if value not in allowed:
-        raise ValueError(f"{name}={value!r} is unknown: available: {', '.join(allowed)}")
+        raise UserError(
+            "there is no such choice",
+            where=f"{name}={value!r}",
+            fix=f"one of {', '.join(str(choice) for choice in allowed)}",
+        )
 
 
 def positive(name: str, value: Any, *, or_zero: bool = False) -> None:
-    """Raises unless value is a number > 0, or 0 with `or_zero`, that float32 holds and that is no mistake."""
-    if not (1e-30 <= value <= 1e18 or (or_zero and value == 0)):
-        raise ValueError(f"{name}={value!r} is not possible: a number >{'=' * or_zero} 0, from 1e-30 to 1e18")
+    """Raises unless value is a number > 0, or 0 with `or_zero`, in a range that float32 can compute with."""
+    is_number = isinstance(value, (int, float)) or hasattr(value, "dtype")
+    if not is_number or not (1e-30 <= value <= 1e18 or (or_zero and value == 0)):
+        raise UserError(
+            f"must be a number >{'=' * or_zero} 0, from 1e-30 to 1e18", where=f"{name}={value!r}", fix="1.0"
+        )
 
 
-def count(name: str, value: object, *, none: str = "") -> None:
-    """Raises unless value is an integer >= 1 of 32 bits, or None where `none` says what that means."""
+def count(name: str, value: Any, *, none: str = "") -> int | None:
+    """The value as an int, if it is an integer >= 1 of 32 bits; or None, where `none` says what None means."""
     if value is None and none:
-        return
-    if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= tf.int32.max:
-        or_none = f", or None (null in a config) for {none}" if none else ""
-        raise ValueError(f"{name}={value!r} is not possible: an integer >= 1{or_none}")
+        return None
+    is_integer = hasattr(value, "__index__") and not isinstance(value, bool)
+    if is_integer and 1 <= operator.index(value) <= tf.int32.max:
+        return operator.index(value)
+    or_none = f", or None (null in a config) for {none}" if none else ""
+    raise UserError("this number is not possible", where=f"{name}={value!r}", fix=f"an integer >= 1{or_none}")
+
+
+def calling_keras() -> tuple[str, Any]:
+    """The Keras that computes its compiled loss at the moment, "keras" or "tf_keras", and its model; or "", None.
+
+    No interface of Keras says so to a loss. The call stack does: the module `compile_utils` of either calls it.
+    """
+    package, frame = "", inspect.currentframe()
+    while frame is not None:
+        first, _, rest = frame.f_globals.get("__name__", "").partition(".")
+        if first in ("keras", "tf_keras") and rest.endswith("compile_utils"):
+            package = first
+        model = frame.f_locals.get("self") if package else None
+        if hasattr(model, "train_step"):
+            return package, model
+        frame = frame.f_back
+    return package, None
 
 
 def reduce_lists(per_list: Tensor, mask: Tensor, reduce: str | None) -> Tensor:
     """`per_list` [lists] with 0 for the lists that have no document, or its mean over the others.
 
     Raises:
-      ValueError: reduce is not "mean" or None.
+      UserError: reduce is not "mean" or None; or Keras calls the bare function, whose mean would ignore sample_weight
+        and whose noise would always be that of seed (0, 0).
     """
-    if reduce not in ("mean", None):
-        raise ValueError(f'reduce={reduce!r} is not possible: "mean", or None for one value a list')
+    one_of("reduce", reduce, ("mean", None))
+    if reduce == "mean" and calling_keras()[0]:
+        raise UserError(
+            "a bare loss function in compile() ignores sample_weight and repeats its noise",
+            where="loss",
+            fix='compile(loss=CoupledRankDistilLoss()), or RankingLoss("<name>"), both of pipeline.losses',
+        )
     has_document = tf.reduce_any(mask, axis=1)
     per_list = tf.where(has_document, per_list, tf.zeros_like(per_list))
     if reduce is None:

@@ -16,7 +16,6 @@ NUM_GROUPS = 128
 _SPARE_GROUPS = 5
 _GROUP_BITS = NUM_GROUPS - 1
 _FEW = 16  # picks are found one by one: the time to compile grows with them
-_CACHED = 1 << 17  # of their keys of 8 bytes
 _SHORT = 256  # slots of a list for that: beyond, XLA's top-k is as fast
 
 
@@ -49,16 +48,11 @@ def draw(scores: Tensor, *, num_picks: Any, num_samples: int, seed: Any, list_id
 
     samples = tf.range(num_samples)
 
-    def from_all(samples: Tensor) -> Tensor:
+    def from_all() -> Tensor:
         times = exponential(random_bits(seed, list_ids, samples, tf.range(size)), dtype)
         keys = tf.math.log(times) - scores[:, tf.newaxis] if wide else times / rates[:, tf.newaxis]
         picks = smallest(tf.reshape(keys, [-1, size]), num_picks)
-        return tf.reshape(picks, [-1, tf.shape(samples)[0], num_picks])
-
-    def from_all_in_turn() -> Tensor:
-        """The same in 1 / S of the memory."""
-        picks = tf.map_fn(lambda i: from_all(i[tf.newaxis])[:, 0], samples, fn_output_signature=tf.int32)
-        return _transposed(picks, [1, 0, 2])
+        return tf.reshape(picks, [-1, num_samples, num_picks])
 
     def from_groups() -> tuple[Tensor, Tensor]:
         num_chosen, group_size = num_picks + _SPARE_GROUPS, size // NUM_GROUPS
@@ -84,12 +78,28 @@ def draw(scores: Tensor, *, num_picks: Any, num_samples: int, seed: Any, list_id
     is_cut = is_static and group_size(size, num_picks) > 1 and size % NUM_GROUPS == 0
     if is_cut and not wide:
         picks, is_certain = from_groups()
-        return tf.cond(is_certain, lambda: picks, from_all_in_turn)
-    # The keys of one sample stay in the cache while many picks are put into order, those of all samples would not.
-    num_keys = (
-        (scores.shape[0] or 0) * num_samples * _power_of_2(size) if is_static and num_picks > _FEW else 0
-    )
-    return from_all_in_turn() if is_cut or num_keys > _CACHED else from_all(samples)
+        return tf.cond(is_certain, lambda: picks, from_all)
+    return from_all()
+
+
+def tfr_noise(shape: Tensor, num_samples: int, padding: Any) -> Tensor:
+    """Gumbel noise from the generator and the op seed of `tfr.keras.losses.CoupledRankDistilLoss`, padded.
+
+    Args:
+      shape: [B, n], which tensorflow-ranking would see.
+      num_samples: S.
+      padding: of [B, n].
+    """
+    replica = tf.distribute.get_replica_context()
+    # tensorflow-ranking draws the same noise on every replica.
+    replica_id = 0 if replica is None else tf.get_static_value(replica.replica_id_in_sync_group) or 0
+    seed = 37 + int(replica_id)
+    u = tf.random.uniform([shape[0], num_samples, shape[1]], seed=seed)
+    if (
+        tf.executing_eagerly()
+    ):  # tensorflow-ranking draws again, to shuffle ties; only so is its next draw the same
+        tf.random.uniform([shape[0] * num_samples, shape[1]], seed=seed)
+    return tf.pad(-tf.math.log(-tf.math.log(u + 1e-20) + 1e-20), [padding[0], [0, 0], padding[1]])
 
 
 def smallest(keys: Tensor, k: Any) -> Tensor:
@@ -101,8 +111,8 @@ def smallest(keys: Tensor, k: Any) -> Tensor:
     """
     size = keys.shape[1]
     is_static = isinstance(k, int) and size is not None and keys.dtype == tf.float32
-    if not is_static or not ((k <= _FEW and size <= _SHORT) or (size >= 32 and 4 * k >= size)):
-        return _top_k(keys, k)
+    if not is_static or k > _FEW or size > _SHORT:
+        return tf.math.top_k(-keys, k).indices
     # XLA would compute the keys once for each pick, were not the last step to them a division or a logarithm, which it
     # takes for dear. On CPU what follows is up to four times as fast as XLA's top-k.
     order = tf.bitcast(tf.transpose(keys), tf.int32)
@@ -116,22 +126,13 @@ def _transposed(x: Tensor, axes: list[int] | None = None) -> Tensor:
     return tf.bitcast(tf.transpose(tf.bitcast(x, tf.float32), axes), tf.int32)
 
 
-def _top_k(keys: Tensor, k: Any) -> Tensor:
-    return tf.math.top_k(-keys, k).indices
-
-
 def smallest_integers(x: Tensor, k: int) -> Tensor:
-    """The k smallest of each column in rising order, [k, columns], by minima and maxima of long vectors.
+    """The k smallest of each column in rising order, [k, columns]: each is the smallest of those above the one before.
 
     Args:
       x: integers [n, columns], n static; those of a column differ, and none is the greatest of its type.
       k: 1 <= k <= n.
     """
-    return (_one_by_one if k <= _FEW else _bitonic)(x, k)
-
-
-def _one_by_one(x: Tensor, k: int) -> Tensor:
-    """Each is the smallest of those above the one before."""
     greatest = x.dtype.max
     x = tf.pad(x, [[0, -x.shape[0] % PARTS], [0, 0]], constant_values=greatest)
     rows = cut(x, 0, x.shape[0])
@@ -140,41 +141,6 @@ def _one_by_one(x: Tensor, k: int) -> Tensor:
         last = chosen[-1]
         chosen.append(over(0, (tf.where(row > last, row, greatest) for row in rows), tf.minimum))
     return tf.stack(chosen)[:, 0]
-
-
-def _bitonic(x: Tensor, k: int) -> Tensor:
-    """A bitonic network over all columns at once."""
-    size = x.shape[0]
-    num_kept, num_slots = _power_of_2(k), _power_of_2(size)
-    x = tf.pad(x, [[0, num_slots - size], [0, 0]], constant_values=x.dtype.max)
-
-    def halves(x: Tensor, span: int) -> tuple[Tensor, Tensor]:
-        pairs = tf.reshape(x, [x.shape[0] // (2 * span), 2, span, -1])
-        return pairs[:, 0], pairs[:, 1]
-
-    def exchange(x: Tensor, span: int, mirrored: bool) -> Tensor:
-        """Puts slots i and i + span of every 2 span slots into order; if mirrored, i and 2 span - 1 - i."""
-        first, second = halves(x, span)
-        second = second[:, ::-1] if mirrored else second
-        first, second = tf.minimum(first, second), tf.maximum(first, second)
-        second = second[:, ::-1] if mirrored else second
-        return tf.reshape(tf.stack([first, second], axis=1), [x.shape[0], -1])
-
-    width = 1  # of the runs that are in order
-    while x.shape[0] > width or width < num_kept:
-        if width < num_kept:
-            x, span, width = exchange(x, width, mirrored=True), width // 2, 2 * width
-        else:  # of two runs, the smaller half
-            first, second = halves(x, width)
-            x, span = tf.reshape(tf.minimum(first, second[:, ::-1]), [x.shape[0] // 2, -1]), width // 2
-        while span:
-            x, span = exchange(x, span, mirrored=False), span // 2
-    return x[:k]
-
-
-def _power_of_2(size: int) -> int:
-    """The smallest one that is not less."""
-    return 1 << (size - 1).bit_length()
 
 
 def at(x: Tensor, slots: Tensor) -> Tensor:

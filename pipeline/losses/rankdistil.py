@@ -9,9 +9,9 @@ from typing import Any
 
 import tensorflow as tf
 
+from pipeline.errors import UserError
 from pipeline.losses import sampled
 from pipeline.losses.lists import NO_SCORE, Tensor, as_lists, count, from_best, one_of, reduce_lists
-from pipeline.losses.tfr_compat import load_tfr
 
 ESTIMATORS = ("rao_blackwell", "plackett", "exact", "tfr")
 
@@ -42,11 +42,11 @@ def coupled_rankdistil(
       rao_blackwell: over `sample_size` draws, with s_{pi_i} replaced by its expectation given the picks before i: the
         same expected value, usually a smaller variance, far smaller near the teacher; exact for k = 1. The default.
       plackett: over `sample_size` draws, the bracket as it stands.
-      tfr: `tfr.keras.losses.CoupledRankDistilLoss`, with the teacher shifted to a minimum of 0. Its noise comes from
-        TensorFlow's global seed, not from `seed`; float32 only, no ragged lists inside.
+      tfr: plackett, with the draws of `tfr.keras.losses.CoupledRankDistilLoss`: they follow `tf.random.set_seed` and
+        depend on the batch's shape, and `seed` and `list_ids` are not used.
 
-    The noise is a function of (seed, list id, sample, slot) alone. So neither the batching nor the number of replicas
-    nor the padding changes it, and a rerun with the same seed gives the same numbers.
+    The noise of the others is a function of (seed, list id, sample, slot) alone. Neither the batching nor the number
+    of replicas nor the padding changes it, and a rerun with the same seed gives the same numbers.
 
     >>> teacher = [[0.0, 30.0, 60.0, 90.0]]
     >>> student = [[0.0, 1.0, 2.0, 3.0]]
@@ -73,30 +73,26 @@ def coupled_rankdistil(
     Raises:
       ValueError: an option or a shape that is not possible.
     """
-    _check_options(topk, sample_size, estimator)
+    topk, sample_size = _check_options(topk, sample_size, estimator)
     teacher, student, mask = as_lists(teacher, student, mask, temperature)
-    if estimator == "tfr":
-        per_list = _tfr(teacher, student, mask, topk, sample_size)
-    elif estimator == "exact" or (estimator == "rao_blackwell" and topk == 1):
+    if estimator == "exact" or (estimator == "rao_blackwell" and topk == 1):
         per_list = _exact(teacher, student, mask, topk)
     else:
         list_ids = tf.range(tf.shape(student)[0]) if list_ids is None else list_ids
-        per_list = sampled.per_list_loss(
-            teacher, student, mask, topk, sample_size, estimator == "rao_blackwell", seed, list_ids
-        )
+        per_list = sampled.per_list_loss(teacher, student, mask, topk, sample_size, estimator, seed, list_ids)
     return reduce_lists(per_list, mask, reduce)
 
 
-def _check_options(topk: Any, sample_size: Any, estimator: Any) -> None:
+def _check_options(topk: Any, sample_size: Any, estimator: Any) -> tuple[Any, Any]:
     one_of("estimator", estimator, ESTIMATORS)
-    count("topk", topk, none="all")
-    count("sample_size", sample_size)
+    topk, sample_size = count("topk", topk, none="all"), count("sample_size", sample_size)
     if estimator == "exact" and topk not in (1, 2):
-        raise ValueError(
-            f"topk={topk} has no closed form: estimator=exact is for topk 1 and 2; mend: rao_blackwell"
+        raise UserError(
+            "estimator=exact has a closed form for topk 1 and 2 only",
+            where=f"topk={topk}",
+            fix="estimator=rao_blackwell",
         )
-    if estimator == "tfr":
-        load_tfr()
+    return topk, sample_size
 
 
 # --------------------------------------------------------------------------------------------------- exact
@@ -133,35 +129,3 @@ def _exact(teacher: Tensor, student: Tensor, mask: Tensor, topk: int | None) -> 
     mean_left = tf.where(others, (mean - p_or_0 * s_or_0) / (1.0 - p_or_0), mean_of_others)
     second = tf.reduce_sum(tf.where(mask, p * (lse_left - mean_left), 0.0), axis=1)
     return value + tf.where(tf.reduce_sum(tf.cast(mask, tf.int32), axis=1) >= 2, second, 0.0)
-
-
-# ----------------------------------------------------------------------------------------------------- tfr
-
-
-def _tfr(teacher: Tensor, student: Tensor, mask: Tensor, topk: int | None, sample_size: int) -> Tensor:
-    """[B], tfr's own loss; shifts and a constant take out what padding and signs would add to it."""
-    dtype = student.dtype
-    teacher, student = tf.cast(teacher, tf.float32), tf.cast(student, tf.float32)
-
-    def from_worst(scores: Tensor) -> Tensor:
-        worst = tf.reduce_min(tf.where(mask, scores, scores.dtype.max), axis=1, keepdims=True)
-        return scores - tf.stop_gradient(worst)
-
-    # tfr gives lists whose teacher scores sum to 0 the weight 0, takes negative ones for padding, and lets documents
-    # that are gone stay in the denominators with the score log(1e-10).
-    labels = tf.where(mask, from_worst(teacher) + 1.0, -1.0)
-    scores = tf.where(mask, from_worst(student), 0.0)
-    # tfr asks `if topk`, which in a graph needs a number.
-    size = labels.shape[1] or tf.shape(labels)[1]
-    if topk is None:
-        topk = size
-    elif isinstance(size, int):
-        topk = min(topk, size)
-    else:
-        topk = tf.minimum(topk, size)
-    loss = load_tfr().keras.losses.CoupledRankDistilLoss(reduction="none", topk=topk, sample_size=sample_size)
-    num_docs = tf.reduce_sum(tf.cast(mask, tf.int32), axis=1)
-    padded_steps = tf.cast(tf.maximum(topk - num_docs, 0), tf.float32)
-    padded_value = padded_steps * tf.math.log(tf.cast(size, tf.float32))
-    per_list = tf.reshape(loss(labels, scores), [-1]) - padded_value
-    return tf.cast(tf.where(num_docs > 0, per_list, 0.0), dtype)

@@ -10,7 +10,7 @@ from typing import Any
 import tensorflow as tf
 
 from pipeline.losses import plackett_luce
-from pipeline.losses.lists import NO_SCORE, PARTS, Tensor, cut, from_best, over, usual_or_not
+from pipeline.losses.lists import NO_SCORE, PARTS, Tensor, cut, from_best, over
 from pipeline.losses.plackett_luce import at, scaled_cumsum
 
 # exp() of scores within this many nats of the best one, and sums and quotients of such numbers, fit into float32.
@@ -23,12 +23,12 @@ def per_list_loss(
     mask: Tensor,
     topk: int | None,
     sample_size: int,
-    rao_blackwell: bool,
+    estimator: str,
     seed: Any,
     list_ids: Any,
 ) -> Tensor:
     """[B], mean over S draws, with its gradient in closed form."""
-    size = student.shape[1]
+    size, rao_blackwell = student.shape[1], estimator == "rao_blackwell"
     if size is None:  # room for k picks, whatever the size will be
         padded_size = tf.maximum(tf.shape(student)[1], topk or 2)
         num_steps = topk or padded_size
@@ -38,25 +38,24 @@ def per_list_loss(
         padded_size = -(-size // multiple) * multiple
     num_picks = num_steps - 1 if rao_blackwell else num_steps  # an expectation needs the picks before it only
     padding = [[0, 0], [0, padded_size - tf.shape(student)[1]]]
+    noise = plackett_luce.tfr_noise(tf.shape(student), sample_size, padding) if estimator == "tfr" else None
     teacher, student, mask = tf.pad(teacher, padding), tf.pad(student, padding), tf.pad(mask, padding)
 
     t, s = from_best(teacher, mask), from_best(student, mask)
 
     def branch(wide: bool) -> tuple[Tensor, Tensor]:
-        picks = plackett_luce.draw(
-            t,
-            num_picks=num_picks,
-            num_samples=sample_size,
-            seed=seed,
-            list_ids=list_ids,
-            wide=wide,
-        )
+        if noise is not None:
+            picks = tf.math.top_k(t[:, tf.newaxis] + tf.cast(noise, t.dtype), num_picks).indices
+        else:
+            picks = plackett_luce.draw(
+                t, num_picks=num_picks, num_samples=sample_size, seed=seed, list_ids=list_ids, wide=wide
+            )
         return _value_and_gradient(t, s, mask, picks, num_steps, rao_blackwell, wide)
 
     # Over lists first: XLA on CPU takes eight times as long over both axes at once.
     worst = tf.reduce_min(tf.reduce_min(tf.where(mask, tf.minimum(t, s), 0.0), axis=0))
     is_narrow = worst >= -_NARROW_NATS
-    found = usual_or_not(is_narrow, lambda: branch(False), lambda: branch(True))
+    found = tf.cond(is_narrow, lambda: branch(False), lambda: branch(True))
     value, gradient = map(tf.stop_gradient, found)
     # Plus 0, with this gradient by the student. Not tf.custom_gradient: TensorFlow keeps the graph around each as
     # long as the process lives.

@@ -67,7 +67,7 @@ def tfr_loss(
       RuntimeError: as `load_tfr`.
     """
     tfr = load_tfr()
-    labels, student, mask = as_lists(labels, student, mask)
+    labels, student, mask = as_lists(labels, student, mask, is_label=True)
     all_docs, dtype = mask, student.dtype
     labels, student = tf.cast(labels, tf.float32), tf.cast(student, tf.float32)
     num_lists, size = tf.unstack(tf.shape(mask))
