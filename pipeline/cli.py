@@ -357,8 +357,10 @@ def main() -> None:
         print(_CONTINUES, file=sys.stderr)
         code = STOPPED
     except Exception as error:
-        is_hydra = isinstance(error, hydra.errors.HydraException)
-        message = explain(error, sys.argv[1:]) if is_hydra else user_message(error)
+        if isinstance(error, hydra.errors.HydraException):
+            message: str | None = explain(error, sys.argv[1:])
+        else:
+            message = user_message(error)
         if message is None or full_traceback:
             traceback.print_exc()
         else:

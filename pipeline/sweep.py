@@ -176,7 +176,9 @@ def _report_complete(folder: Path, result: dict[str, Any]) -> None:
 
 def objective(result: dict[str, Any] | None) -> float | None:
     """What a search maximises."""
-    value = result and result["models"]["student"]["metrics"]["vali"][OBJECTIVE]["skip"]
+    if result is None:
+        return None
+    value = result["models"]["student"]["metrics"]["vali"][OBJECTIVE]["skip"]
     return None if value is None else float(value)
 
 

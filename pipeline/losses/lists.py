@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import inspect
 import operator
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import tensorflow as tf
@@ -18,12 +17,6 @@ Tensor = Any  # tf.Tensor has no usable type stubs
 NO_SCORE = -1e30  # stands for minus infinity in padded slots: sums and differences stay finite
 
 PARTS = 8  # of an axis that `over` combines one over another, where its size is a multiple
-
-
-@contextlib.contextmanager
-def inputs_are_usual(_: bool | None) -> Iterator[None]:
-    """Has no effect: every loss takes all inputs. It remains until no caller is left."""
-    yield
 
 
 class NotLists(UserError):

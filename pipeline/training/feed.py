@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import concurrent.futures
 import contextlib
 import os
@@ -78,9 +79,9 @@ def streamed(
             return tf.constant(features[replica])
 
     with concurrent.futures.ThreadPoolExecutor(1) as reader:
-        following = reader.submit(read, steps[0]) if steps else None
+        following: collections.deque[concurrent.futures.Future] = collections.deque()
         for step in steps:
-            lists, features = following.result()
+            lists, features = (following.popleft() if following else reader.submit(read, step)).result()
             if step + 1 in steps:
-                following = reader.submit(read, step + 1)
+                following.append(reader.submit(read, step + 1))
             yield lists, strategy.experimental_distribute_values_from_function(value)

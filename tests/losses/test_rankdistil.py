@@ -335,13 +335,13 @@ def test_padding_beyond_the_sizes_where_the_method_changes() -> None:
     ("options", "message"),
     [
         ({"estimator": "gumbel"}, "rao_blackwell, plackett, exact, tfr"),
-        ({"topk": 0}, "topk=0 is not possible"),
-        ({"topk": 2.5}, "topk=2.5 is not possible"),
+        ({"topk": 0}, "topk=0"),
+        ({"topk": 2.5}, "topk=2.5"),
         ({"topk": 3, "estimator": "exact"}, "closed form"),
         ({"estimator": "exact"}, "closed form"),
-        ({"sample_size": 0}, "sample_size=0 is not possible"),
-        ({"sample_size": None}, "sample_size=None is not possible"),
-        ({"temperature": 0.0}, "temperature=0.0 is not possible"),
+        ({"sample_size": 0}, "sample_size=0"),
+        ({"sample_size": None}, "sample_size=None"),
+        ({"temperature": 0.0}, "temperature=0.0"),
     ],
 )
 def test_options_that_are_not_possible(options: dict[str, Any], message: str) -> None:

@@ -98,7 +98,9 @@ def _qid_problem(tokens: list[bytes], line: str, options: Options) -> tuple[str,
     if not is_qid or token == b"qid:":
         return f"no qid:<id> after the label in {line}", "write the id of the query there", "group_sizes"
     problem = qid_problem(token[4:])
-    return problem and (f"the query id {excerpt(token[4:])} {problem}", "use ASCII letters and digits")
+    if problem is None:
+        return None
+    return f"the query id {excerpt(token[4:])} {problem}", "use ASCII letters and digits"
 
 
 def qid_problem(raw: bytes | bytearray) -> str | None:
