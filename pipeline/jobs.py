@@ -17,9 +17,7 @@ from pipeline.status import FAILURE, PAUSED, RUNNING, Status, read_status, write
 _PARENT = "RANKDISTIL_PARENT"  # environment of a job: the id of the process that waits for it
 
 
-def run_job(
-    overrides: Sequence[str], folder: Path, *, flags: Sequence[str] = (), cwd: Path | None = None
-) -> Status:
+def run_job(overrides: Sequence[str], folder: Path, *, cwd: Path | None = None) -> Status:
     """Runs `rankdistil OVERRIDES run_dir=FOLDER` to its end in a process of its own; its output goes to FOLDER/log.
 
     SIGTERM or Ctrl-C in this process end the job, which saves its state first.
@@ -27,7 +25,6 @@ def run_job(
     Args:
       overrides: options of the job.
       folder: its run_dir.
-      flags: of the command, such as --config-name NAME.
       cwd: where it runs; None: here.
 
     Returns:
@@ -35,7 +32,7 @@ def run_job(
     """
     folder.mkdir(parents=True, exist_ok=True)
     write_status(folder, Status(RUNNING))
-    command = [sys.executable, "-m", "pipeline", *flags, *overrides, quoted("run_dir", folder)]
+    command = [sys.executable, "-m", "pipeline", *overrides, quoted("run_dir", folder)]
     environment = os.environ | {_PARENT: str(os.getpid())}
     with (folder / "log").open("ab") as output:
         process = subprocess.Popen(

@@ -63,12 +63,10 @@ def sweep_folder(overrides: Sequence[str]) -> Path:
     """The folder of a sweep's jobs: `run_dir`, or a folder that the same command finds again.
 
     Raises:
-      ConfigError: run_dir differs at each start, or Hydra's own option for it is given.
+      ConfigError: run_dir differs at each start.
     """
     folder = f"sweeps/{folder_name(overrides, leave_out=['cache_dir'])}"
     for override in _parsed(overrides):
-        if override.key_or_group == "hydra.sweep.dir":
-            raise ConfigError("has no effect", where=str(override.input_line), fix="run_dir=FOLDER")
         if override.key_or_group == "run_dir":
             folder = str(override.value())
             if "${" in folder or override.is_sweep_override():
@@ -91,7 +89,7 @@ def _values(override: Override) -> Iterator[str]:
     return override.sweep_string_iterator() if override.is_discrete_sweep() else iter(())
 
 
-def plan(overrides: Sequence[str], config_name: str = "config", config_dir: str | None = None) -> int | None:
+def plan(overrides: Sequence[str], config_dir: str | None = None) -> int | None:
     """Composes and checks a sweep before its first job.
 
     Returns:
@@ -102,7 +100,7 @@ def plan(overrides: Sequence[str], config_name: str = "config", config_dir: str 
     """
     parsed = _parsed(overrides)
     same = [str(o.input_line) for o in parsed if not o.is_sweep_override()]
-    settings = compose_hydra(same, config_name, config_dir).hydra
+    settings = compose_hydra(same, config_dir).hydra
     check_hydra(settings, overrides)
     params = [f"{key}={values}" for key, values in (settings.sweeper.get("params") or {}).items()]
     swept = {o.key_or_group: o for o in [*_parsed(params), *parsed] if o.is_sweep_override()}
@@ -113,9 +111,7 @@ def plan(overrides: Sequence[str], config_name: str = "config", config_dir: str 
         for value in (
             values[:1] if "." in key else values
         ):  # each choice of a group is a file with its own options
-            composed = compose_hydra(
-                [*same, f"{override.get_key_element()}={value}"], config_name, config_dir
-            )
+            composed = compose_hydra([*same, f"{override.get_key_element()}={value}"], config_dir)
             check_hydra(composed.hydra, overrides)
     if "n_trials" in settings.sweeper:  # a search
         return int(settings.sweeper.n_trials)
@@ -152,9 +148,7 @@ def sweep_job(composed: DictConfig) -> float | None:
         if result is not None:
             _report_complete(folder, result)
         else:
-            status = run_job(
-                _overrides(settings), folder, flags=_flags(settings), cwd=Path(settings.runtime.cwd)
-            )
+            status = run_job(_overrides(settings), folder, cwd=Path(settings.runtime.cwd))
             result = complete_result(folder, config)
             if status.state == ENDED and result is None and "evaluate" in config.stages():
                 write_status(folder, Status(FAILURE, error="wrote no complete result.json", exit_code=FAILED))
@@ -185,7 +179,3 @@ def objective(result: dict[str, Any] | None) -> float | None:
 def _overrides(settings: HydraConf) -> list[str]:
     kept = [o for o in settings.overrides.hydra if key_of(o) in ("hydra.searchpath", "hydra.verbose")]
     return kept + [o for o in settings.overrides.task if key_of(o) not in ("run_dir", "launcher")]
-
-
-def _flags(settings: HydraConf) -> list[str]:
-    return ["--config-name", str(settings.job.config_name)]

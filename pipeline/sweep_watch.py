@@ -15,6 +15,7 @@ from rich.table import Column
 from rich.text import Text
 
 from pipeline.errors import DONE, FAILED, REFUSED_BY_GATE
+from pipeline.run_folder import make_folder
 from pipeline.status import ENDED, FAILURE, FILE, RUNNING, Status, read_status
 from pipeline.sweep import OBJECTIVE, objective
 
@@ -32,7 +33,7 @@ class SweepWatch:
 
     def __init__(self, folder: Path, num_jobs: int | None) -> None:
         self.folder, self.num_jobs = folder, num_jobs
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         mark = folder / ".began"
         mark.touch()
         self._began_ns = (
@@ -128,14 +129,17 @@ class SweepWatch:
         jobs = self.jobs()
         refused = [folder.name for folder, s in jobs.items() if s.exit_code == REFUSED_BY_GATE]
         failed = {folder: s for folder, s in jobs.items() if s.state != ENDED and folder.name not in refused}
+        missing = 0 if self.num_jobs is None else max(0, self.num_jobs - len(jobs))
         lines = [f"{self.folder}: {len(jobs)} jobs, {len(failed)} failed"]
+        if missing:
+            lines[0] += f", {missing} did not start"
         if refused:
             lines[0] += f", {len(refused)} refused by the gate: {', '.join(refused)}"
         for folder, status in failed.items():
             lines += [f"  {folder.name}: {status.error or status.state}", f"    {folder / 'log'}"]
-        if failed:
+        if failed or missing:
             lines.append("The same command runs only the jobs that are missing.")
-        return lines, FAILED if failed else REFUSED_BY_GATE if refused else DONE
+        return lines, FAILED if failed or missing else REFUSED_BY_GATE if refused else DONE
 
 
 def _how(status: Status) -> str:

@@ -17,7 +17,7 @@ import yaml
 from pipeline import cli
 from pipeline.cli import main
 from pipeline.config import STAGES
-from pipeline.run import Run
+from pipeline.run import run as run_stages
 from pipeline.status import read_status
 from tests.conftest import ROOT, TINY, tiny_config
 from tests.trust.command import metrics
@@ -78,7 +78,7 @@ def test_a_wheel_runs_from_any_folder(wheel, tmp_path):
     }  # fmt: skip
     result = json.loads((out / "result.json").read_text())
     assert result["run"]["commit"] is None  # not from a checkout: it is the wheel's code that ran
-    assert metrics(result) == metrics(Run(tiny_config(tmp_path / "checkout"))())
+    assert metrics(result) == metrics(run_stages(tiny_config(tmp_path / "checkout")).result)
     assert (tmp_path / "work" / ".cache" / "rankdistil" / "teacher").is_dir()
 
 
@@ -100,7 +100,12 @@ ODD = [
     ["hydra.job_logging=null"],
     ["~hydra.job_logging"],
     ["hydra.run.dir=elsewhere"],
-    ["hydra.run.dir=null", "train.epochs=0"],
+    ["hydra.run.dir=null"],
+    ["hydra.sweep.dir=elsewhere"],
+    ["hydra.job_logging=${train}"],
+    ["hydra.mode=${stage}"],
+    ["hydra.launcher=null"],
+    ["hydra.job.env_set.LD_PRELOAD=x"],
     ["hydra.job.chdir=true"],
     ["hydra.verbose={}", "train.epochs=0"],
     ["hydra.output_subdir=x"],
@@ -116,6 +121,9 @@ ODD = [
     ["+loss@train=mse"],
     ["data@x=letor"],
     ["student.hidden=5"],
+    ["student.hidden=[[1]]"],
+    ["stage=null"],
+    ["run_dir=/proc/folder", "stage=data"],
     ["student=[mlp,dcn]"],
     ["seed=1,2"],
     ["run_dir=null"],
@@ -128,7 +136,6 @@ ODD = [
     ["a b"],
     ["'"],
     ["--typo"],
-    ["--config-name=typo"],
     ["--config-dir=typo"],
     ["--cfg", "typo"],
     ["--cfg", "job", "-m", "seed=1,2"],
@@ -140,6 +147,11 @@ ODD = [
     ["-m", "seed=interval(0,1)"],
     ["-m", "run_dir=a,b", "seed=0"],
     ["-m", "="],
+    ["-m", "hydra.sweep.dir=elsewhere", "seed=0,1"],
+    ["-m", "hydra.sweep.subdir=a/b", "seed=0,1"],
+    ["-m", "hydra.sweeper=null", "seed=0,1"],
+    ["-m", "hydra.sweeper.params={a.b: 3}", "seed=0,1"],
+    ["-m", "run_dir=/proc/folder", "seed=0,1"],
     ["data_recipe=typo"],
 ]
 
@@ -188,7 +200,7 @@ def test_the_folder_of_a_run_that_failed_without_output_can_be_used_again(tmp_pa
 
 
 @pytest.mark.parametrize(
-    ("overrides", "told"),
+    ("overrides", "expected"),
     [
         (["loss=coupled"], "loss=coupled is unknown: did you mean coupled_rankdistil? available: "),
         (["teacher.lerning_rate=1"], "teacher.lerning_rate is unknown: did you mean teacher.learning_rate?"),
@@ -202,12 +214,12 @@ def test_the_folder_of_a_run_that_failed_without_output_can_be_used_again(tmp_pa
         (["loss.topk"], "loss.topk"),
     ],
 )
-def test_a_typo_is_answered_with_the_nearest(overrides, told, command):
+def test_a_typo_is_answered_with_the_nearest_name(overrides, expected, command):
     if "launcher=ray" in overrides and importlib.util.find_spec("ray"):
         pytest.skip("ray is installed")
     code, _, shown = command(*overrides)
     assert code == 2
-    assert told in shown
+    assert expected in shown
     assert "Traceback" not in shown
     assert len(shown.strip().splitlines()) <= 2
 
@@ -234,15 +246,18 @@ def test_help_names_stages_every_choice_and_examples(command):
     assert len(re.findall(r"^  rankdistil (.*)$", shown, re.MULTILINE)) >= 5
 
 
-def test_cfg_and_info_answer(command):
+def test_info_shows_how_the_options_were_composed(tmp_path):
+    done = rankdistil("--info", "defaults", cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "| loss/coupled_rankdistil " in done.stdout
+
+
+def test_cfg_shows_the_options_of_the_job(command):
     code, shown, _ = command("--cfg", "job", "loss.topk=7")
     assert code == 0
     assert yaml.safe_load(shown)["loss"]["topk"] == 7
     assert yaml.safe_load(shown)["train"]["weight_decay"] == 4.0
     assert yaml.safe_load(command("--cfg", "job", "data=letor")[1])["train"]["weight_decay"] == 0.01
-    code, shown, _ = command("--info", "defaults")
-    assert code == 0
-    assert "coupled_rankdistil" in shown
 
 
 def test_completion_knows_groups_choices_and_options(tmp_path):
@@ -280,17 +295,17 @@ def test_on_a_terminal_it_shows_bars_and_in_a_pipe_none(tmp_path):
     assert quiet.returncode == 0
     assert "training student" not in quiet.stdout + quiet.stderr
     assert "to do: data (made before), teacher (made before), student (made before)" in quiet.stderr
-    told = [line.split(" INFO ")[1].split(":")[0] for line in quiet.stderr.splitlines() if " INFO " in line]
-    stages = ["stage data", "train", "vali", "test", "136 features; always 0 in train", "all that was seen"]
-    assert told[1:] == [*stages, "stage teacher", "stage student", "all that was asked is done"]
-    assert told == [line.split(" INFO ")[1].split(":")[0] for line in (tmp_path / "quiet" / "log").open()]
+    logged = [line for line in quiet.stderr.splitlines() if " INFO " in line]
+    stages = [line.rpartition(" ")[2] for line in logged if " INFO stage " in line]
+    assert stages == ["data", "teacher", "student"]
+    assert logged == (tmp_path / "quiet" / "log").read_text().splitlines()
     assert [line.split()[0] for line in quiet.stdout.splitlines() if "0." in line] == [
         "teacher",
         "student",
     ] * 2
 
 
-def test_without_a_terminal_a_line_tells_now_and_then_how_far_it_is(monkeypatch, caplog, capsys):
+def test_without_a_terminal_a_line_in_30_seconds_says_how_far_it_is(monkeypatch, caplog, capsys):
     now = 0.0
     monkeypatch.setattr(cli.time, "monotonic", lambda: now)
     caplog.set_level("INFO")

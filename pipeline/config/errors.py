@@ -27,7 +27,9 @@ _BY_CLASS = {"ResourceExhaustedError": _FULL, "PermissionDeniedError": _DENIED}
 
 def user_message(error: BaseException) -> str | None:
     """The error and its fix in one line; None for an error of the program, which needs its traceback."""
-    if isinstance(error, ValueError | FloatingPointError | OmegaConfBaseException):
+    if isinstance(error, OmegaConfBaseException):
+        return f"{error.full_key}: {str(error).splitlines()[0]}"
+    if isinstance(error, ValueError | FloatingPointError):
         return str(error)
     if isinstance(error, MemoryError):
         return f"out of memory ({error}). Fix: fewer or smaller lists at a time, or a larger machine"

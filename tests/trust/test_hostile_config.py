@@ -5,7 +5,6 @@ import re
 
 import pytest
 import yaml
-from omegaconf import OmegaConf
 
 from pipeline.cli import compose
 from pipeline.student import distillation_loss
@@ -50,6 +49,9 @@ HYDRA = {
     "command of a launcher": {"launcher": {"setup": [f"mkdir {MARK}"]}},
     "environment": {"job": {"env_set": {"LD_PRELOAD": "/tmp/x.so"}}},
     "path of programs": {"job": {"env_set": {"PATH": "/tmp"}}},
+    "logging by interpolation": {"job_logging": "${hydra.job.config}"},
+    "callback by interpolation": {"callbacks": {"evil": {"_target_": "${hydra.job.name}"}}, "job": {"name": "os.mkdir"}},
+    "sweeper by interpolation": {"sweeper": {"_target_": "${hydra.job.name}"}, "job": {"name": "os.system"}},
 }  # fmt: skip
 
 
@@ -102,26 +104,6 @@ def test_no_value_reads_the_environment(tmp_path, fault, value, monkeypatch):
         assert not any("the-secret" in path.name for path in tmp_path.rglob("*"))
 
 
-def test_no_other_resolver_is_there():
-    """A new one needs a thought: what a config may call, anybody's experiment file may."""
-    compose([])
-    known = {
-        "now",
-        "hydra",
-        "job_folder",
-        "groups_and_choices",  # of --help
-        "python_version",
-        "oc.create",
-        "oc.select",
-        "oc.dict.keys",
-        "oc.dict.values",
-    }
-    assert {name for name in known if OmegaConf.has_resolver(name)} >= {"now", "hydra", "job_folder"}
-    from omegaconf.basecontainer import BaseContainer
-
-    assert set(BaseContainer._resolvers) <= known
-
-
 @pytest.mark.parametrize(
     "text", ["x: !!python/object/apply:os.mkdir [the-mark]\n", "x: !!python/name:os.system\n"]
 )
@@ -130,7 +112,7 @@ def test_yaml_makes_no_objects(tmp_path, fault, text):
         code, output = experiment(tmp_path, text)
         assert code == 2, output
         assert "Traceback" not in output
-        assert re.search(r"could not determine a constructor .*evil\.yaml\", line 2, .*mend:", output)
+        assert re.search(r"could not determine a constructor .*evil\.yaml\", line 2, .*Fix:", output)
         assert not (tmp_path / MARK).exists()
 
 
