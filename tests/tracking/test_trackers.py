@@ -11,7 +11,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tensorboard.plugins.hparams import metadata
 
 from pipeline.config import ConfigError
-from pipeline.run import Run
+from pipeline.run import run
 from pipeline.tracking import hyper_parameters, mlflow_run, open_trackers
 from tests.conftest import tiny_config
 
@@ -33,7 +33,7 @@ def tracked(tmp_path_factory):
     root = tmp_path_factory.mktemp("tracked")
     uri = f"sqlite:///{root}/mlflow.db"
     config = tiny_config(root, "tracking.writers=[tensorboard,csv,mlflow]", f"tracking.mlflow_uri={uri}")
-    return config, Run(config)(), MlflowClient(uri)
+    return config, run(config).result, MlflowClient(uri)
 
 
 def test_example():
@@ -169,8 +169,8 @@ def test_a_package_that_is_not_installed_is_named_with_the_extra(tmp_path, monke
     config = tiny_config(
         tmp_path, "tracking.writers=[mlflow]", f"tracking.mlflow_uri=sqlite:///{tmp_path}/mlflow.db"
     )
-    mend = {"mlflow": r"rankdistil-pipeline\[mlflow\]", "sqlalchemy": "pip install sqlalchemy alembic"}
-    with pytest.raises(ConfigError, match=mend[missing]), open_trackers(config):
+    fix = {"mlflow": r"rankdistil-pipeline\[mlflow\]", "sqlalchemy": "pip install sqlalchemy alembic"}
+    with pytest.raises(ConfigError, match=fix[missing]), open_trackers(config):
         pass
     assert not (config.run_dir / "mlflow.json").exists()
 
@@ -187,7 +187,7 @@ def test_a_store_that_mlflow_refuses_is_named_with_the_fix(tmp_path):
     assert [path.name for path in config.run_dir.iterdir()] == ["config.yaml"]
 
 
-def test_a_folder_as_a_store_where_mlflow_is_told_to_take_it(tmp_path, monkeypatch):
+def test_a_folder_as_a_store_where_mlflow_allows_it(tmp_path, monkeypatch):
     monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
     monkeypatch.setitem(sys.modules, "sqlalchemy", None)  # mlflow-skinny alone is enough
     uri = f"file://{tmp_path}/mlruns"

@@ -50,7 +50,7 @@ HYDRA = {
     "environment": {"job": {"env_set": {"LD_PRELOAD": "/tmp/x.so"}}},
     "path of programs": {"job": {"env_set": {"PATH": "/tmp"}}},
     "logging by interpolation": {"job_logging": "${hydra.job.config}"},
-    "callback by interpolation": {"callbacks": {"evil": {"_target_": "${hydra.job.name}"}}, "job": {"name": "os.mkdir"}},
+    "callback by interpolation": {"callbacks": {"e": {"_target_": "${hydra.job.name}"}}, "job": {"name": "os.mkdir"}},
     "sweeper by interpolation": {"sweeper": {"_target_": "${hydra.job.name}"}, "job": {"name": "os.system"}},
 }  # fmt: skip
 

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from pipeline.data.letor import reader as letor_module
-from pipeline.run import Run
 from pipeline.store import Store
-from tests.conftest import tiny_config
+from pipeline.teacher.stage import make_teacher
+from tests.conftest import find, load_splits, tiny_config
 from tests.trust.command import finished, metrics, run
 
 MISTAKE = 2
@@ -34,7 +34,7 @@ def assert_clear(code, text, *words):
     assert code == MISTAKE, text
     assert "Traceback" not in text
     error = next(line for line in text.splitlines() if " ERROR " in line)
-    assert "mend: " in error
+    assert "Fix: " in error
     for word in words:
         assert re.search(word, error), error
 
@@ -80,7 +80,7 @@ def test_a_disk_that_fills_up(small_disk, tmp_path, whole, fault):
     outcomes = []
     for kilobytes in sizes:
         resize(kilobytes)
-        code, text = run(folder, f"hydra.run.dir={logs}", log=str(logs / f"log{kilobytes}"))
+        code, text = run(folder, log=str(logs / f"log{kilobytes}"))
         outcomes.append(code)
         with fault("disk full: a file system that is full", f"{kilobytes} kB"):
             if code != 0:
@@ -114,7 +114,7 @@ def test_a_file_system_that_is_read_only(read_only, tmp_path, fault):
     remount("ro")
     with fault("read-only file system", "run_dir"):
         code, text = run(tmp_path, *there, f"run_dir={disk}/run", log="log1")
-        assert_one_line(code, text, f"Read-only file system: '{disk}/run'")
+        assert_one_line(code, text, f"run_dir={disk}/run: Read-only file system")
     with fault("read-only file system", "cache_dir, whole"):
         code, text = run(tmp_path, *there, here, log="log2")
         assert code == 0, text
@@ -129,14 +129,15 @@ def assert_one_line(code, text, problem):
     assert code == MISTAKE, text
     assert "Traceback" not in text
     (line,) = [line for line in text.splitlines() if problem in line]
-    assert "mend: " in line
+    assert "Fix: " in line
 
 
 def test_a_run_dir_that_is_a_file(tmp_path, fault):
     (tmp_path / "run").write_text("mine")
     with fault("run_dir is a file"):
-        assert_one_line(*run(tmp_path, "stage=data"), "File exists: 'run'")
-        assert_one_line(*run(tmp_path, "stage=data", "run_dir=run/a", log="log"), "Not a directory: 'run/a'")
+        assert_one_line(*run(tmp_path, "stage=data"), f"run_dir={tmp_path}/run: File exists")
+        code, text = run(tmp_path, "stage=data", "run_dir=run/a", log="log")
+        assert_one_line(code, text, f"run_dir={tmp_path}/run/a: Not a directory")
         assert (tmp_path / "run").read_text() == "mine"
 
 
@@ -155,14 +156,14 @@ def test_a_folder_without_the_right_to_write(tmp_path, fault):
     tmp_path.chmod(0o755)
     with fault("no right to write: run_dir"):
         code, text = run(tmp_path, log="mine/log", without_capabilities=True)
-        assert_one_line(code, text, "Permission denied: 'run'")
+        assert_one_line(code, text, f"run_dir={tmp_path}/run: Permission denied")
         assert not (tmp_path / "run").exists()
     with fault("no right to write: a run_dir that is there"):
         for path in (tmp_path / "before", tmp_path / "before" / "log"):
             os.chown(path, OTHER_USER, OTHER_USER)
         (mine / "log").write_text("")
         code, text = run(tmp_path, "stage=data", "run_dir=before", log="mine/log", without_capabilities=True)
-        assert_one_line(code, text, f"Permission denied: '{tmp_path}/before/log'")
+        assert_one_line(code, text, f"{tmp_path}/before")
     with fault("no right to write: cache_dir"):
         (mine / "log").write_text("")
         where = ("run_dir=mine/run", "cache_dir=fresh")
@@ -204,25 +205,26 @@ def test_an_input_that_changes_while_it_is_read(tmp_path, fault, monkeypatch):
 
     with fault("input that changes while it is read"):
         monkeypatch.setattr(letor_module, "read_letor", write_meanwhile)
-        with pytest.raises(ValueError, match=r"train\.txt changed while it was read; mend: run again"):
-            _ = Run(tiny_config(tmp_path, *overrides)).data.folder
+        with pytest.raises(ValueError, match=r"train\.txt changed while it was read.*ix: run again"):
+            load_splits(tiny_config(tmp_path, *overrides))
         assert not finished(tmp_path)
         monkeypatch.undo()
-        assert Run(tiny_config(tmp_path, *overrides)).data.splits["train"].num_queries == 4
+        assert load_splits(tiny_config(tmp_path, *overrides)).splits["train"].num_queries == 4
 
 
 def test_scores_that_change_while_they_are_read(tmp_path, fault, monkeypatch):
     config = tiny_config(tmp_path)
     overrides = ["teacher=run_file"]
-    for split, data in Run(config).data.splits.items():
+    splits = load_splits(config).splits
+    for split, data in splits.items():
         np.save(tmp_path / f"{split}.npy", np.arange(float(data.num_docs)))
         overrides.append(f"teacher.{split}={tmp_path}/{split}.npy")
-    changed = Run(tiny_config(tmp_path, *overrides))
-    _ = changed.teacher.scores_key
+    changed = tiny_config(tmp_path, *overrides)
+    artifacts, ctx = find(changed)
     with fault("scores that change while they are read"):
-        np.save(tmp_path / "vali.npy", np.arange(float(changed.data.splits["vali"].num_docs)) + 1)
+        np.save(tmp_path / "vali.npy", np.arange(float(splits["vali"].num_docs)) + 1)
         with pytest.raises(ValueError, match=r"vali\.npy changed while it was read"):
-            _ = changed.teacher.scores_folder
+            make_teacher(changed.teacher, changed.train, load_splits(changed), artifacts.teacher, ctx)
         assert not list(tmp_path.glob("cache/scores/*/manifest.json"))
 
 
@@ -232,7 +234,7 @@ def test_too_little_memory(tmp_path, whole, fault):
     before = finished(tmp_path)
     with fault("memory limit in the data stage", "150 MB more than at the start"):
         code, text = run(tmp_path, *large, log="log", memory_bytes=150_000_000)
-        assert_clear(code, text, "memory does not suffice")
+        assert_clear(code, text, "out of memory")
         assert finished(tmp_path) == before
     with fault("after the memory limit", "the same folder"):
         code, text = run(tmp_path, "run_dir=small")
