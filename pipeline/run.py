@@ -247,7 +247,10 @@ class Run:
         models = {
             "teacher": Scored(
                 scores={split: self.teacher.scores(split) for split in ("vali", "test")},
-                facts={"parameters": None if teacher is None else teacher.num_parameters},
+                facts={
+                    "parameters": None if teacher is None else teacher.num_parameters,
+                    "made_by": self.store.made_by(self.teacher.scores_folder),
+                },
                 score=teacher,
             )
         }
@@ -257,6 +260,7 @@ class Run:
                 scores={s: scorer.score(splits[s].features, splits[s].offsets) for s in ("vali", "test")},
                 facts={
                     "parameters": num_parameters(scorer.scorer),
+                    "made_by": self.store.made_by(self.trained(model)),
                     "best_epoch": history["best_epoch"],
                     "vali_by_epoch": [row["vali"][MONITOR] for row in history["epochs"]],
                 },

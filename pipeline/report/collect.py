@@ -7,7 +7,7 @@ import dataclasses
 import json
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -250,8 +250,26 @@ def _model(result: Any, name: str) -> Model:
 
 def _made_with(result: Any) -> str:
     versions = _get(result, dict, "run", "versions")
-    commit = _get(result, dict, "run").get("commit")
-    return ", ".join([f"{k} {v}" for k, v in versions.items()] + ([f"commit {commit}"] if commit else []))
+    commits = made_by(result)
+    return ", ".join([*(f"{name} {version}" for name, version in versions.items()), *commits])
+
+
+def made_by(result: Mapping[str, Any]) -> list[str]:
+    """The commits that made the models of a result.json, such as `student: commit 1a2b (dirty)`.
+
+    A result without these facts names the commit that evaluated the models.
+    """
+    by_commit: dict[str, list[str]] = {}
+    for name, model in result["models"].items():
+        made = model.get("made_by") or {}
+        if made.get("commit"):
+            text = f"commit {made['commit']}" + (" (dirty)" if made.get("dirty") else "")
+            by_commit.setdefault(text, []).append(name)
+    if not by_commit:
+        commit = result["run"].get("commit")
+        return [f"commit {commit}"] if commit else []
+    everywhere = len(by_commit) == 1
+    return [text if everywhere else f"{', '.join(names)}: {text}" for text, names in by_commit.items()]
 
 
 def _unfinished(folder: Path, name: str) -> Unfinished | None:

@@ -380,7 +380,22 @@ def test_the_terminal_gets_the_table_and_the_place(known, capsys):
     assert out.splitlines()[-1] == f"{known / 'report' / 'report.html'} (also report.md and PNGs)"
 
 
+def test_each_model_names_the_commit_that_made_it(tmp_path):
+    folder = make_run(tmp_path / "run", {name: [0.5, 1.0] for name in ("teacher", "student")})
+    path = folder / "result.json"
+    result = json.loads(path.read_text())
+    result["run"]["commit"] = "evaluated"
+    path.write_text(json.dumps(result))
+    assert "commit evaluated" in report(tmp_path)  # a result from before models had this fact
+    result["models"]["teacher"]["made_by"] = {"commit": "1a2b", "dirty": False}
+    result["models"]["student"]["made_by"] = {"commit": "3c4d", "dirty": True}
+    path.write_text(json.dumps(result))
+    text = report(tmp_path)
+    assert "teacher: commit 1a2b, student: commit 3c4d (dirty)" in text
+    assert "evaluated" not in text
+
+
 def test_it_starts_without_tensorflow():
-    code = "import sys, pipeline.report; print([m for m in ('tensorflow', 'tf_keras', 'hydra') if m in sys.modules])"
+    code = "import sys, pipeline.report; print([m for m in ('tensorflow', 'tf_keras') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"
