@@ -36,11 +36,11 @@ class Problem:
 
 @dataclasses.dataclass(frozen=True)
 class Unfinished:
-    """A run without result.json: `failed` (its log holds an error) or `unfinished`; the end of its log."""
+    """A run without result.json."""
 
     name: str
-    state: str
-    log: str
+    state: str  # failed or unfinished
+    reason: str  # from its status.json
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,7 +54,7 @@ class Model:
 
 
 @dataclasses.dataclass(frozen=True)
-class Asked:
+class Check:
     """One thing that evaluate.gate asked of a student. `value`: None where the test split cannot tell."""
 
     name: str
@@ -89,7 +89,7 @@ class Run:
     counts: dict[str, int]
     models: dict[str, Model]
     agreement: dict[str, float | None]
-    gate: list[Asked]
+    gate: list[Check]
     clock: str
 
 
@@ -218,11 +218,11 @@ def _number(result: Any, *path: str) -> float | None:
     return float(value)
 
 
-def _gate(result: Any) -> list[Asked]:
+def _gate(result: Any) -> list[Check]:
     if result.get("gate") is None:
         return []
     return [
-        Asked(
+        Check(
             _get(check, str, "name"),
             _get(check, str, "limit"),
             _number(check, "value"),

@@ -14,10 +14,10 @@ from matplotlib.ticker import LogLocator, NullFormatter
 from scipy import stats
 
 from pipeline.report.collect import MODELS
-from pipeline.report.page import printable
 from pipeline.report.statistics import Spread
+from pipeline.tables import printable
 
-_STYLE = {  # the colours of Okabe and Ito, which the colour-blind can tell apart
+_STYLE = {  # the colours of Okabe and Ito, which colour-blind readers can tell apart
     "teacher": {"color": "#000000", "marker": "s"},
     "baseline": {"color": "#D55E00", "marker": "^"},
     "student": {"color": "#0072B2", "marker": "o"},
@@ -161,7 +161,7 @@ def _legend(figure: Figure, axes: Any) -> None:
 
 
 def _plain(text: str) -> str:
-    """At most two lines, and no mathematics for matplotlib."""
+    """At most two lines, with $ escaped for matplotlib."""
     lines = textwrap.wrap(printable(text), 52, max_lines=2, placeholder=" ...")
     return "\n".join(lines).replace("$", r"\$")
 

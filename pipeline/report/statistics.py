@@ -14,12 +14,12 @@ from statsmodels.stats.multitest import multipletests
 from pipeline.evaluation import Comparison, PerQuery, compare
 from pipeline.metrics import NoRelevant
 from pipeline.report.collect import MAIN, MODELS, Problem, Run, average_queries
+from pipeline.tables import NONE, gap_closed
 
 # These make no other experiment.
 _FOLD = "data.fold"
 _NO_OPTION = {"seed", _FOLD, "run_dir", "cache_dir", "stage", "train.profile"}
 _NO_OPTION_GROUP = ("tracking.", "export.", "evaluate.gate.")  # change no metric
-_ABSENT = "-"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,6 +52,20 @@ class Group:
         return spread(
             [run.models[model].ndcg[split][metric][convention] for run in self.runs if model in run.models]
         )
+
+    def gap_closed(self, convention: NoRelevant) -> str:
+        """The share of the way from baseline to teacher that the student covers, in mean NDCG@10."""
+        means = {model: self.ndcg(model, MAIN, convention) for model in MODELS}
+        student, baseline, teacher = (
+            mean.mean if (mean := means[model]) else None for model in ("student", "baseline", "teacher")
+        )
+        return gap_closed(student, baseline, teacher, self.has_gap)
+
+    @property
+    def has_gap(self) -> bool | None:
+        values = self.queries.metrics if self.queries else {}
+        teacher, baseline = (values[m][MAIN] if m in values else None for m in ("teacher", "baseline"))
+        return has_gap(teacher, baseline)
 
     def cost(self, model: str, key: str) -> float | None:
         """Median over the runs of `parameters`, `us_per_doc` or `us_per_doc_list120`."""
@@ -123,7 +137,7 @@ def group_runs(runs: Sequence[Run]) -> tuple[list[DataSet], list[Problem]]:
             label = " ".join(
                 f"{k}={_brief(value)}"
                 for k, value in zip(varying.values(), values, strict=True)
-                if value != _ABSENT
+                if value != NONE
             )
             options = {key: kept[0].options[key] for key in varying if key in kept[0].options}
             groups.append(Group(label or "all runs", options, kept, queries))
@@ -194,22 +208,15 @@ def spread(values: Sequence[float | None]) -> Spread | None:
     return Spread(float(np.mean(known)), float(np.std(known, ddof=1)) if len(known) > 1 else None, len(known))
 
 
-def gap_closed(group: Group, convention: NoRelevant) -> float | None:
-    """(student - baseline) / (teacher - baseline) of the mean NDCG@10; None where `has_gap` is not True."""
-    if not has_gap(group):
-        return None
-    means = [group.ndcg(model, MAIN, convention) for model in ("teacher", "baseline", "student")]
-    teacher, baseline, student = (mean.mean for mean in means if mean is not None)
-    return (student - baseline) / (teacher - baseline)
+def has_gap(teacher: np.ndarray | None, baseline: np.ndarray | None) -> bool | None:
+    """Whether the teacher is significantly above the baseline, from their NDCG of each query.
 
-
-def has_gap(group: Group) -> bool | None:
-    """Whether the teacher is significantly above the baseline: the 95 % confidence interval of the difference, paired
-    over the queries, lies above 0. Else a share of the difference would be one of noise. None: it cannot be told."""
-    values = group.queries.metrics if group.queries else {}
-    if not {"teacher", "baseline"} <= values.keys():
+    It is where the 95 % confidence interval of the paired difference lies above 0. Otherwise a share of the difference
+    would be a share of noise. None where a model is missing or the queries are too few to tell.
+    """
+    if teacher is None or baseline is None:
         return None
-    interval = compare(values["teacher"][MAIN], values["baseline"][MAIN])["ci95"]
+    interval = compare(teacher, baseline)["ci95"]
     return None if interval is None else interval[0] > 0
 
 
@@ -297,7 +304,7 @@ def _one_per_seed(runs: Sequence[Run]) -> tuple[list[Run], list[Problem]]:
 
 def _text(run: Run, key: str) -> str:
     if key not in run.options:
-        return _ABSENT
+        return NONE
     value = run.options[key]
     return value if isinstance(value, str) else json.dumps(value)
 

@@ -57,8 +57,8 @@ def test_the_table_says_pass_or_fail():
     facts["gate"] = judge(facts, GateConfig(min_share_of_teacher=0.9, max_us_per_doc=5))
     lines = markdown_table(facts).splitlines()
     assert "Gate: FAIL" in lines
-    assert "| share of the teacher's NDCG@10 | 0.98 | >= 0.9 | PASS |" in lines
-    assert "| us a document | 7 | <= 5 | FAIL |" in lines
+    assert "| share of the teacher's NDCG@10 | 0.98 | &gt;= 0.9 | PASS |" in lines
+    assert "| us a document | 7 | &lt;= 5 | FAIL |" in lines
 
 
 def test_options():

@@ -361,13 +361,14 @@ def test_hostile_names_stay_text_and_in_the_output_folder(tmp_path):
 
 def test_nothing_to_report_on(tmp_path, capsys):
     assert main([str(tmp_path / "absent")]) == 1
-    assert "no such folder" in capsys.readouterr().err
+    assert f"{tmp_path / 'absent'}: no such folder" in capsys.readouterr().err
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "result.json").write_text("{}")
     assert main([str(tmp_path)]) == 1
-    message = capsys.readouterr().err
-    assert "no result.json below it that can be used" in message
-    assert "run/result.json: has no key models" in message
+    assert capsys.readouterr().err == (
+        f"error: {tmp_path}: no result.json below it can be used\n  run/result.json: has no key models. "
+        "Fix: give the folder of a run that has ended\n"
+    )
     assert not (tmp_path / "report").exists()
 
 
