@@ -250,26 +250,26 @@ def _model(result: Any, name: str) -> Model:
 
 def _made_with(result: Any) -> str:
     versions = _get(result, dict, "run", "versions")
-    commits = made_by(result)
-    return ", ".join([*(f"{name} {version}" for name, version in versions.items()), *commits])
+    found = commits(result)
+    made = [
+        f"commit {commit}" if len(found) == 1 else f"{', '.join(names)}: commit {commit}"
+        for commit, names in found.items()
+    ]
+    return ", ".join([*(f"{name} {version}" for name, version in versions.items()), *made])
 
 
-def made_by(result: Mapping[str, Any]) -> list[str]:
-    """The commits that made the models of a result.json, such as `student: commit 1a2b (dirty)`.
+def commits(result: Mapping[str, Any]) -> dict[str, list[str]]:
+    """The commits that made the models of a result.json, such as `1a2b (dirty)`, and the names of these models.
 
-    A result without these facts names the commit that evaluated the models.
+    A result without this fact names the commit that evaluated its models.
     """
-    by_commit: dict[str, list[str]] = {}
+    found: dict[str, list[str]] = {}
     for name, model in result["models"].items():
-        made = model.get("made_by") or {}
-        if made.get("commit"):
-            text = f"commit {made['commit']}" + (" (dirty)" if made.get("dirty") else "")
-            by_commit.setdefault(text, []).append(name)
-    if not by_commit:
-        commit = result["run"].get("commit")
-        return [f"commit {commit}"] if commit else []
-    everywhere = len(by_commit) == 1
-    return [text if everywhere else f"{', '.join(names)}: {text}" for text, names in by_commit.items()]
+        made_by = model.get("made_by") or {}
+        commit = made_by.get("commit") or result["run"].get("commit")
+        if commit:
+            found.setdefault(f"{commit}{' (dirty)' if made_by.get('dirty') else ''}", []).append(name)
+    return found
 
 
 def _unfinished(folder: Path, name: str) -> Unfinished | None:
