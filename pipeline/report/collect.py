@@ -21,6 +21,7 @@ from pipeline.status import ENDED, FAILURE, read_status
 MODELS = ("teacher", "baseline", "student")
 NDCG = ("ndcg@1", "ndcg@5", "ndcg@10")
 MAIN = "ndcg@10"
+FOLD = "data.fold"
 CONVENTIONS: tuple[NoRelevant, ...] = ("skip", "zero", "one")
 
 _UNREADABLE = (OSError, ValueError, OverflowError, RecursionError, csv.Error)
@@ -160,15 +161,16 @@ def read_run(folder: Path, name: str) -> Run:
     )
 
 
-def average_queries(runs: Sequence[Run]) -> tuple[PerQuery | None, list[Problem]]:
-    """NDCG@10 of each test query, a mean over the runs, which are of one group; None if none can be read.
+def read_queries(runs: Sequence[Run]) -> tuple[PerQuery | None, list[Problem]]:
+    """NDCG@10 of each test query of one group: the mean over the seeds of a fold, one fold after another.
 
-    A run whose per_query.csv cannot be read or holds other queries than the first is left out and named. A
-    model counts where all other runs have it.
+    A run whose per_query.csv cannot be read, or holds other queries than the first of its fold, is left out and
+    named. A model counts where all other runs have it. None where no file can be read.
     """
-    tables: list[PerQuery] = []
+    by_fold: dict[Any, list[PerQuery]] = {}
     problems = []
     for run in runs:
+        tables = by_fold.setdefault(run.options.get(FOLD), [])
         try:
             table = read_per_query(run.folder / "per_query.csv")
             if MAIN not in table.metrics.get("student", {}):
@@ -178,24 +180,25 @@ def average_queries(runs: Sequence[Run]) -> tuple[PerQuery | None, list[Problem]
                 and np.array_equal(table.num_docs, tables[0].num_docs)
             ):
                 raise ValueError("holds other queries than the first run with the same options")
+            tables.append(table)
         except _UNREADABLE as error:
-            problems.append(
-                Problem(f"{run.name}/per_query.csv", f"{error}; its run is in no per-query figure")
-            )
-        else:
-            tables.append(dataclasses.replace(table, metrics=_main_only(table)))
-    if not tables:
+            what = f"{error}; its run is in no per-query figure"
+            problems.append(Problem(f"{run.name}/per_query.csv", what))
+    folds = [tables for tables in by_fold.values() if tables]
+    if not folds:
         return None, problems
-    means = {
-        model: {MAIN: np.mean([table.metrics[model][MAIN] for table in tables], axis=0)}
+    metrics = {
+        model: {
+            MAIN: np.concatenate([np.mean([t.metrics[model][MAIN] for t in fold], axis=0) for fold in folds])
+        }
         for model in MODELS
-        if all(model in table.metrics for table in tables)
+        if all(MAIN in table.metrics.get(model, {}) for fold in folds for table in fold)
     }
-    return dataclasses.replace(tables[0], metrics=means), problems
-
-
-def _main_only(table: PerQuery) -> dict[str, dict[str, np.ndarray]]:
-    return {model: {MAIN: values[MAIN]} for model, values in table.metrics.items() if MAIN in values}
+    facts = {
+        key: np.concatenate([getattr(fold[0], key) for fold in folds])
+        for key in ("query_ids", "num_docs", "num_relevant")
+    }
+    return PerQuery(metrics=metrics, **facts), problems
 
 
 def _get(result: Any, kind: type, *path: str) -> Any:
