@@ -43,6 +43,7 @@ SHAPES = {
     "istella_s": ISTELLA,
     "yahoo": {"num_features": 700, "max_label": 4, "sizes": (1, 23, 139), "scale": 1.0, "share_set": 0.3},
 }
+SAME_FILES = ("web30k", "istella_s")
 
 
 def write_letor(
@@ -178,6 +179,9 @@ def test_each_comparison_runs_tiny_on_data_of_its_shape(name, tmp_path, monkeypa
         if job.axis == jobs[0].axis:  # the others have another number there
             loss = command.compose(job.overrides).loss  # at full size too
             make_loss(loss.name, **loss.options)
+    if name in SAME_FILES:  # only the numbers in the files differ from another set's
+        assert all(command.finished(job) is None for job in jobs)  # options and files are right
+        return
     # The web sets share their runs: all of them on one set, the first one on the others.
     runs = claim.runs if name == "yahoo" else dict(itertools.islice(claim.runs.items(), 1))
     rows = {row: options for row, options in claim.rows.items() if options.run in runs}

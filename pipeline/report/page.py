@@ -1,4 +1,4 @@
-"""A page as a list of blocks, written as Markdown and as one HTML file that needs nothing else."""
+"""A page as a list of blocks, written as Markdown and as one self-contained HTML file."""
 
 from __future__ import annotations
 
