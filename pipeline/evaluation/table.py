@@ -8,7 +8,7 @@ from typing import Any
 from rich.console import Group
 
 from pipeline.metrics import NoRelevant, Ties
-from pipeline.tables import Table, comparison_cells, number, to_markdown, to_terminal, verdict
+from pipeline.tables import Table, comparison_cells, number, to_terminal, verdict
 
 _MODEL_ORDER = ("teacher", "baseline", "student")
 _CONVENTIONS = {
@@ -82,11 +82,3 @@ def terminal_table(
     """`result_tables` for `rich.print`."""
     tables = result_tables(result, split=split, no_relevant=no_relevant, ties=ties)
     return Group(*map(to_terminal, tables))
-
-
-def markdown_table(
-    result: Mapping[str, Any], *, split: str = "test", no_relevant: NoRelevant = "skip", ties: Ties = "index"
-) -> str:
-    """`result_tables` as Markdown, each table under its title."""
-    tables = result_tables(result, split=split, no_relevant=no_relevant, ties=ties)
-    return "".join(to_markdown(table) + "\n\n" for table in tables).removesuffix("\n")

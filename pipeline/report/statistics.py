@@ -13,7 +13,7 @@ from statsmodels.stats.multitest import multipletests
 
 from pipeline.evaluation import Comparison, PerQuery, compare
 from pipeline.metrics import NoRelevant
-from pipeline.report.collect import FOLD, MAIN, MODELS, Problem, Run, read_queries
+from pipeline.report.collect import FOLD, MAIN, Problem, Run, read_queries
 from pipeline.tables import NONE, gap_closed
 
 # Runs that differ only in these options belong to one group.
@@ -54,10 +54,8 @@ class Group:
 
     def gap_closed(self, convention: NoRelevant) -> str:
         """The share of the way from baseline to teacher that the student covers, in mean NDCG@10."""
-        means = {model: self.ndcg(model, MAIN, convention) for model in MODELS}
-        student, baseline, teacher = (
-            mean.mean if (mean := means[model]) else None for model in ("student", "baseline", "teacher")
-        )
+        means = [self.ndcg(model, MAIN, convention) for model in ("student", "baseline", "teacher")]
+        student, baseline, teacher = (mean and mean.mean for mean in means)
         return gap_closed(student, baseline, teacher, self.has_gap)
 
     @property

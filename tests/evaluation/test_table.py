@@ -5,7 +5,8 @@ import io
 import pytest
 from rich.console import Console
 
-from pipeline.evaluation import markdown_table, result_tables, terminal_table
+from pipeline.evaluation import result_tables, terminal_table
+from pipeline.tables import to_markdown
 
 
 def model(at_1, at_10, **facts):
@@ -77,6 +78,12 @@ Paired t-test over the queries with a relevant document
 | student - teacher | NDCG@10 | -0.1000 | -0.2000 to -0.0500 | &lt;0.0001 | 1/2/3 |
 | a\|b - c | MAP | - | - | - | 0/0/0 |
 """  # noqa: E501
+
+
+def markdown_table(result, **options):
+    return "".join(f"{to_markdown(table)}\n\n" for table in result_tables(result, **options)).removesuffix(
+        "\n"
+    )
 
 
 def test_markdown():
