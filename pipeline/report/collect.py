@@ -29,19 +29,10 @@ _UNREADABLE = (OSError, ValueError, OverflowError, RecursionError, csv.Error)
 
 @dataclasses.dataclass(frozen=True)
 class Problem:
-    """Something that the report could not use: a run's folder (or a path) and why."""
+    """A folder or a file that the report could not use, and why."""
 
     where: str
     what: str
-
-
-@dataclasses.dataclass(frozen=True)
-class Unfinished:
-    """A run without result.json."""
-
-    name: str
-    state: str  # failed or unfinished
-    reason: str  # from its status.json
 
 
 @dataclasses.dataclass(frozen=True)
@@ -97,7 +88,7 @@ class Run:
 @dataclasses.dataclass(frozen=True)
 class Collection:
     runs: list[Run]
-    unfinished: list[Unfinished]
+    unfinished: list[Problem]  # runs without result.json
     problems: list[Problem]
 
 
@@ -275,13 +266,13 @@ def commits(result: Mapping[str, Any]) -> dict[str, list[str]]:
     return found
 
 
-def _unfinished(folder: Path, name: str) -> Unfinished | None:
-    """What status.json says of a run without a result; None if no run was here, or an earlier stage was the last."""
+def _unfinished(folder: Path, name: str) -> Problem | None:
+    """What status.json says of a run without a result; None for other folders and for runs of earlier stages only."""
     status = read_status(folder)
     if status is None:
         is_run = (folder / "config.yaml").exists()
-        return Unfinished(name, "unfinished", "no readable status.json") if is_run else None
+        return Problem(name, "unfinished: no readable status.json") if is_run else None
     if status.state == ENDED:
         return None
     reason = " ".join((status.error or f"in stage {status.stage}").split())[:500]
-    return Unfinished(name, "failed" if status.state == FAILURE else "unfinished", reason)
+    return Problem(name, f"{'failed' if status.state == FAILURE else 'unfinished'}: {reason}")

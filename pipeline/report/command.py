@@ -60,8 +60,7 @@ def write_report(folder: Path, out: Path, *, no_relevant: NoRelevant = "skip") -
 def _nothing(folder: Path, found: Collection) -> NoResultError:
     if not folder.is_dir():
         return NoResultError("no such folder", where=str(folder), fix="give the folder of a run or a sweep")
-    lines = [f"{problem.where}: {problem.what}" for problem in found.problems]
-    lines += [f"{run.name}: {run.state}: {run.reason}" for run in found.unfinished]
+    lines = [f"{problem.where}: {problem.what}" for problem in [*found.problems, *found.unfinished]]
     what = "no result.json below it can be used" + "".join(f"\n  {printable(line)}" for line in lines)
     return NoResultError(what, where=str(folder), fix="give the folder of a run that has ended")
 

@@ -102,14 +102,14 @@ def agreement_table(data_set: DataSet) -> Table:
 
 def left_out(found: Collection) -> list[Table]:
     """Runs without a result, and files that could not be used."""
-    tables = []
-    if found.unfinished:
-        rows = [[run.name, run.state, run.reason] for run in found.unfinished]
-        tables.append(Table("Failed and unfinished runs", ["folder", "state", "why"], rows, num_names=3))
-    if found.problems:
-        rows = [[problem.where, problem.what] for problem in found.problems]
-        tables.append(Table("Files not used", ["file or folder", "why"], rows, num_names=2))
-    return tables
+    return [
+        Table(title, header, [[problem.where, problem.what] for problem in problems], num_names=2)
+        for title, header, problems in (
+            ("Failed and unfinished runs", ["folder", "state"], found.unfinished),
+            ("Files not used", ["file or folder", "why"], found.problems),
+        )
+        if problems
+    ]
 
 
 def run_list(data_sets: Sequence[DataSet], convention: NoRelevant) -> Table:

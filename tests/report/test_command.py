@@ -318,11 +318,11 @@ def test_failed_and_unfinished_runs(known):
     folder("only-data", Status(ENDED, stage="data", exit_code=0))
     text = report(known)
     assert "only-data" not in text
-    assert rows(text, "crashed") == [["failed", "disk full"]]
-    assert rows(text, "killed") == [["unfinished", "in stage teacher"]]
-    assert rows(text, "stopped") == [["unfinished", "in stage student"]]
-    assert rows(text, "wrong-option") == [["failed", "loss.topk=0 is not possible"]]
-    assert rows(text, "silent") == [["unfinished", "no readable status.json"]]
+    assert rows(text, "crashed") == [["failed: disk full"]]
+    assert rows(text, "killed") == [["unfinished: in stage teacher"]]
+    assert rows(text, "stopped") == [["unfinished: in stage student"]]
+    assert rows(text, "wrong-option") == [["failed: loss.topk=0 is not possible"]]
+    assert rows(text, "silent") == [["unfinished: no readable status.json"]]
     assert "no-run" not in text
     assert "5 failed or unfinished" in text
 
