@@ -227,7 +227,7 @@ def test_list_names_every_comparison_with_its_state(capsys):
 
 # ------------------------------------------------------------------------------------------------ the command
 
-SMALL = claims._claim(
+SMALL = claims.parse(
     "small",
     {
         "title": "Two seeds | a test",

@@ -55,7 +55,7 @@ class Group:
     def gap_closed(self, convention: NoRelevant) -> str:
         """The share of the way from baseline to teacher that the student covers, in mean NDCG@10."""
         means = [self.ndcg(model, MAIN, convention) for model in ("student", "baseline", "teacher")]
-        student, baseline, teacher = (mean and mean.mean for mean in means)
+        student, baseline, teacher = (None if mean is None else mean.mean for mean in means)
         return gap_closed(student, baseline, teacher, self.has_gap)
 
     @property

@@ -117,13 +117,10 @@ class Claim:
 
     @property
     def groups(self) -> list[list[int]]:
-        """Jobs of a run, by number in `axes`, whose mean is one value: the folds of a seed, else each by itself."""
-        axes = self.axes
-        if len(self.axis) == 1:
-            return [[number] for number in range(len(axes))]
-        return [
-            [number for number, axis in enumerate(axes) if axis["seed"] == seed] for seed in self.axis["seed"]
-        ]
+        """The jobs of a run, as indices into `axes`, by value of the last axis: a group's mean is one value."""
+        last = list(self.axis)[-1]
+        of_job = [axis[last] for axis in self.axes]
+        return [[i for i, value in enumerate(of_job) if value == wanted] for wanted in self.axis[last]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -155,10 +152,11 @@ def load(name: str) -> Claim:
     if name not in names():
         raise UserError(f"{name} is unknown: {nearest(name, names())}")
     path = importlib.resources.files("pipeline.conf") / "reproduce" / f"{name}.yaml"
-    return _claim(name, yaml.safe_load(path.read_text()))
+    return parse(name, yaml.safe_load(path.read_text()))
 
 
-def _claim(name: str, values: dict[str, Any]) -> Claim:
+def parse(name: str, values: dict[str, Any]) -> Claim:
+    """The comparison with these contents of its YAML file; changes `values`."""
     recorded = values.pop("recorded")
     return Claim(
         name=name,
