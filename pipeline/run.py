@@ -247,10 +247,7 @@ class Run:
         models = {
             "teacher": Scored(
                 scores={split: self.teacher.scores(split) for split in ("vali", "test")},
-                facts={
-                    "parameters": None if teacher is None else teacher.num_parameters,
-                    "made_by": self.store.made_by(self.teacher.scores_folder),
-                },
+                facts={"parameters": None if teacher is None else teacher.num_parameters},
                 score=teacher,
             )
         }
@@ -260,7 +257,6 @@ class Run:
                 scores={s: scorer.score(splits[s].features, splits[s].offsets) for s in ("vali", "test")},
                 facts={
                     "parameters": num_parameters(scorer.scorer),
-                    "made_by": self.store.made_by(self.trained(model)),
                     "best_epoch": history["best_epoch"],
                     "vali_by_epoch": [row["vali"][MONITOR] for row in history["epochs"]],
                 },

@@ -315,12 +315,6 @@ class Store:
             if facts["bytes"] >= _SMALL:
                 self._remember(folder / name, facts["sha256"])
 
-    @staticmethod
-    def made_by(folder: Path) -> dict[str, Any]:
-        """{"commit", "dirty"} of the code that made a finished artifact."""
-        made_by: dict[str, Any] = json.loads((folder / _MANIFEST).read_text())["made_by"]
-        return made_by
-
     def _damage(self, folder: Path, key: Mapping[str, Any]) -> str | None:
         """What is wrong with a finished artifact, in words; None if nothing is."""
         try:
