@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import dataclasses
-import json
 import logging
 import os
 import shlex
@@ -15,7 +14,7 @@ import time
 import traceback
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import hydra
 import rich
@@ -36,6 +35,9 @@ from pipeline.status import Recorder, read_status, recorded, write_status
 from pipeline.store import atomic, exclusive
 from pipeline.sweep import COMMAND, own_overrides, plan, sweep_folder, sweep_job
 from pipeline.sweep_watch import SweepWatch
+
+if TYPE_CHECKING:
+    import pipeline.run
 
 __all__ = ["INTERRUPTED", "compose", "main"]
 
@@ -73,56 +75,45 @@ class ProgressBars:
         self._tasks: dict[str, Any] = {}
         self._last_line = time.monotonic()
 
-    def counted(self, what: str, done: int, total: int, unit: str) -> None:
+    def counted(self, what: str, num_done: int, num_total: int, unit: str) -> None:
         if what not in self._tasks:
-            self._tasks[what] = self.bars.add_task(what, total=total, unit=unit)
-        self.bars.update(self._tasks[what], completed=done, unit=unit)
+            self._tasks[what] = self.bars.add_task(what, total=num_total, unit=unit)
+        self.bars.update(self._tasks[what], completed=num_done, unit=unit)
         if self.bars.disable and time.monotonic() - self._last_line >= self._PAUSE_SECONDS:
-            log.info("%s: %d of %d %s", what, done, total, unit)
+            log.info("%s: %d of %d %s", what, num_done, num_total, unit)
             self._last_line = time.monotonic()
 
-    def epoch(self, model: str, row: dict[str, Any], epochs: int) -> None:
+    def epoch(self, model: str, row: dict[str, Any], num_epochs: int) -> None:
         ndcg = row["vali"]["ndcg@10"]
-        self.counted(f"training {model}", row["epoch"], epochs, f"epochs, validation NDCG@10 {ndcg:.4f}")
+        self.counted(f"training {model}", row["epoch"], num_epochs, f"epochs, validation NDCG@10 {ndcg:.4f}")
 
 
 # ------------------------------------------------------------------------------------------------------- one run
 
 
-@dataclasses.dataclass
-class Outcome:
-    """What a run has made, for the terminal."""
-
-    result: dict[str, Any] | None  # as in result.json, where the evaluation was among the stages
-    models: dict[str, Any] | None  # metrics of what was trained, after the stages teacher and student
-    data: dict[str, Any] | None  # facts about the data, after the stage data
-    chief: bool  # whether this process writes; of several workers one does
-
-
-def _stages(config: Config, command: str, progress: ProgressBars, recorder: Recorder | None) -> Outcome:
-    """Runs the stages. The only function that knows how pipeline.run is called."""
+def _stages(
+    config: Config, command: str, progress: ProgressBars, recorder: Recorder | None
+) -> pipeline.run.Outcome | None:
+    """Runs the stages; None in a worker that writes nothing."""
     from pipeline.evaluation.result import device  # imports TensorFlow
-    from pipeline.run import Interrupted, Run
+    from pipeline.run import Interrupted, make_context, plan, run
 
     try:
-        run = Run(config, command=command, progress=progress.epoch, counted=progress.counted)
-        if not run.chief:
-            with _logged_to(config.run_dir / "log"):
-                run()
-            return Outcome(None, None, None, chief=False)
+        ctx = make_context(config, progress)
         with contextlib.ExitStack() as stack:
-            stack.enter_context(_claimed(config))
-            run.recorder = recorder or stack.enter_context(recorded(config.run_dir))
+            if ctx.chief:
+                stack.enter_context(_claimed(config))
+                recorder = recorder or stack.enter_context(recorded(config.run_dir))
             stack.enter_context(_logged_to(config.run_dir / "log"))
-            log.info("on %s, to do: %s", device(), _plan(run.plan()))
-            result = run()
+            if ctx.chief:
+                log.info("on %s, to do: %s", device(), _plan(plan(config, ctx)))
+            outcome = run(config, ctx, command=command, recorder=recorder if ctx.chief else None)
     except Interrupted as stopped:
         # A scheduler signals one worker after another: this one may have stopped before its turn.
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         log.warning("%s", stopped)
         raise SystemExit(INTERRUPTED) from None
-    facts = json.loads((run.data.folder / "data.json").read_text()) if config.stage == "data" else None
-    return Outcome(result, run.made() if config.stage in ("teacher", "student") else None, facts, chief=True)
+    return outcome if ctx.chief else None
 
 
 def _plan(stages: dict[str, list[tuple[str, str]]]) -> str:
@@ -149,9 +140,10 @@ def _claimed(config: Config) -> Iterator[None]:
         yield
 
 
-def _show(config: Config, outcome: Outcome) -> None:
+def _show(config: Config, outcome: pipeline.run.Outcome) -> None:
     from pipeline.evaluation import terminal_table
     from pipeline.metrics import NoRelevant, Ties
+    from pipeline.run import summary
 
     convention, ties = cast(NoRelevant, config.evaluate.no_relevant), cast(Ties, config.evaluate.ties)
     if outcome.result is not None:
@@ -160,13 +152,14 @@ def _show(config: Config, outcome: Outcome) -> None:
         rich.print(terminal_table(outcome.result, no_relevant=convention, ties=ties))
         write_report(config.run_dir, config.run_dir / "report", no_relevant=convention)
         print(f"report: {config.run_dir / 'report' / 'report.html'}")
-    elif outcome.models is not None:
+    elif outcome.teacher is not None:
+        result = summary(config, outcome)
         for split in ("vali", "test"):
-            rich.print(terminal_table(outcome.models, split=split, no_relevant=convention, ties=ties))
-    elif outcome.data is not None:
+            rich.print(terminal_table(result, split=split, no_relevant=convention, ties=ties))
+    else:
         from pipeline.data.check import data_table
 
-        rich.print(data_table(outcome.data))
+        rich.print(data_table(outcome.data.described))
     print(f"{config.run_dir}: " + ", ".join(sorted(path.name for path in config.run_dir.iterdir())))
 
 
@@ -191,9 +184,9 @@ def _run(given: argparse.Namespace, command: str, *, is_job: bool) -> int:
         progress = ProgressBars()
         with progress.bars:
             outcome = _stages(config, os.environ.get(COMMAND) or command, progress, recorder)
-        if outcome.chief:
+        if outcome is not None:
             _show(config, outcome)
-    result = outcome.result
+    result = None if outcome is None else outcome.result
     if result is None or not result["gate"] or result["gate"]["passed"]:
         return DONE
     ended = read_status(config.run_dir)

@@ -22,6 +22,7 @@ _NO_COMPUTATION = (
     "environment",
     "jobs",
     "run_folder",
+    "context",
     "tracking",
 )
 

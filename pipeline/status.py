@@ -8,7 +8,7 @@ import datetime
 import json
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -66,8 +66,9 @@ class Recorder:
     def stage(self, name: str) -> None:
         self.update(stage=name)
 
-    def artifact(self, name: str, path: Path) -> None:
-        self.update(artifacts={**self.status.artifacts, name: str(path)})
+    def artifacts(self, folders: Mapping[str, Path]) -> None:
+        """Names the folders in the store that the run makes or uses."""
+        self.update(artifacts={name: str(folder) for name, folder in folders.items()})
 
 
 @contextlib.contextmanager

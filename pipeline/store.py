@@ -8,6 +8,7 @@ is written. Locks are files with a lease, which need no flock: a network file sy
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import errno
 import hashlib
 import json
@@ -208,11 +209,62 @@ def _full_disk_named(folder: Path) -> Iterator[None]:
         raise
 
 
+@dataclasses.dataclass(frozen=True)
+class Artifact:
+    """One artifact of a store, which may still have to be made.
+
+    Args:
+      store: where it is kept.
+      kind: such as "data" or "teacher"; names a folder of the store.
+      key: everything that determines the content, JSON-like.
+      label: its name in messages.
+    """
+
+    store: Store
+    kind: str
+    key: Mapping[str, Any]
+    label: str
+
+    @property
+    def path(self) -> Path:
+        """The folder of the finished artifact."""
+        return self.store.path(self.kind, self.key)
+
+    @property
+    def work(self) -> Path:
+        """The folder where it is made."""
+        return self.store.work_path(self.kind, self.key)
+
+    @property
+    def name(self) -> str:
+        """A digest of the key, for the keys of artifacts that depend on this one."""
+        return self.path.name
+
+    def state(self) -> str:
+        """What a run will do: `made before` (take it), `goes on` (continue a killed run), or `to be made`."""
+        if self.path.exists():
+            return "made before"
+        return "goes on" if self.work.exists() else "to be made"
+
+    def get(self, make: Callable[[Path], None]) -> Path:
+        """See `Store.get`."""
+        return self.store.get(self.kind, self.key, make)
+
+    def made_by(self) -> dict[str, Any]:
+        """Which code made the finished artifact: {"commit": ..., "dirty": ...}."""
+        manifest: dict[str, Any] = json.loads((self.path / _MANIFEST).read_text())
+        return dict(manifest["made_by"])
+
+
 class Store:
     """The artifacts below one folder, shared by any number of processes."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
+
+    def artifact(self, kind: str, key: Mapping[str, Any], label: str | None = None) -> Artifact:
+        """The artifact of this kind and key; its label in messages is the kind if none is given."""
+        return Artifact(self, kind, key, label or kind)
 
     def path(self, kind: str, key: Mapping[str, Any]) -> Path:
         """Where the artifact of this kind and key is, or would be."""

@@ -1,23 +1,39 @@
-"""What a student learns: the mixed loss, and the joined lists with cached teacher scores."""
+"""The student and the baseline: their losses, their artifacts, their training.
+
+Artifact: `student`, the weights of the best epoch and the history of one of the two models.
+"""
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
-from pipeline.config import ConfigError, LossConfig, nearest
+from pipeline.config import Config, ConfigError, LossConfig, nearest
+from pipeline.context import Context
 from pipeline.data import RankingData
-from pipeline.data.transform import Transform
-from pipeline.data.writer import create_npy
+from pipeline.data.packing import PackedBatches
+from pipeline.data.stage import DataArtifacts
 from pipeline.losses.registry import DISTILLATION, make_loss
+from pipeline.models.networks import Scorer
+from pipeline.models.scorer import build_scorer
+from pipeline.provenance import code_digest, versions
+from pipeline.store import Artifact
+from pipeline.tracking import events_folder, track_epoch
+from pipeline.training.distribute import make_together
+from pipeline.training.loop import fit, load_history, load_weights
 from pipeline.training.step import ListLoss, label_loss
 
-_ROWS = 1 << 15  # documents at a time
+STUDENT, BASELINE = "student", "baseline"
+
+# Options of train.* that do not change what is trained.
+_NOT_OF_TRAINING = ("baseline", "strategy", "tpu", "worker_timeout_s")
 
 
 def label_weight(config: LossConfig, step: tf.Tensor, num_steps: int) -> tf.Tensor:
@@ -76,24 +92,114 @@ def distillation_loss(config: LossConfig, *, num_steps: int = 1) -> ListLoss:
     return loss
 
 
-def join_lists(parts: Sequence[tuple[RankingData, np.ndarray]], transform: Transform, folder: Path) -> None:
-    """Writes the lists of all parts, one after another, with transformed features, in bounded memory.
+def loss_of(config: LossConfig, model: str, num_steps: int = 1) -> ListLoss:
+    """What `model` learns from: the student from the teacher (and labels), the baseline from labels only."""
+    if model == STUDENT:
+        return distillation_loss(config, num_steps=num_steps)
+    return label_loss(config.label_loss, option="loss.label_loss")
+
+
+def model_artifact(
+    config: Config, model: str, data: DataArtifacts, scores: Artifact, lists: Artifact | None, ctx: Context
+) -> Artifact:
+    """The artifact of `student` or `baseline`.
 
     Args:
-      parts: raw lists and their raw teacher scores [docs].
-      transform: fitted on the training split.
-      folder: exists; `RankingData.load` maps it, and `teacher.npy` holds the scores, float64.
+      config: of the run.
+      model: which of the two.
+      data: what both are trained on.
+      scores: of the teacher.
+      lists: what the student is trained on in place of the training split.
+      ctx: of the run.
     """
-    num_docs = sum(lists.num_docs for lists, _ in parts)
-    with create_npy(folder / "features.npy", (num_docs, transform.num_features)) as file:
-        for lists, _ in parts:
-            for start in range(0, lists.num_docs, _ROWS):
-                transform(lists.features[start : start + _ROWS]).tofile(file)
-    sizes = np.concatenate([lists.list_sizes for lists, _ in parts])
-    for name, array in (
-        ("labels", np.concatenate([lists.labels for lists, _ in parts])),
-        ("offsets", np.concatenate([[0], np.cumsum(sizes)])),
-        ("query_ids", np.concatenate([lists.query_ids for lists, _ in parts])),
-        ("teacher", np.concatenate([scores for _, scores in parts]).astype(np.float64)),
-    ):
-        np.save(folder / f"{name}.npy", array, allow_pickle=False)
+    train = {k: v for k, v in dataclasses.asdict(config.train).items() if k not in _NOT_OF_TRAINING}
+    key: dict[str, Any] = {
+        "model": model,
+        "features": data.features.name,
+        "student": dataclasses.asdict(config.student),
+        "train": train,
+        "seed": config.seed,
+        "device": ctx.device_key,
+        "code": code_digest("training.loop", "student", "training_set"),
+        **versions("tensorflow", "tf-keras", "numpy"),
+    }
+    if model == STUDENT:
+        key["scores"] = scores.name
+        key["lists"] = None if lists is None else lists.name
+        key["transform_scores"] = dataclasses.asdict(config.teacher.scores)
+        key["loss"] = config.plain()["loss"]
+    else:  # whatever the student's loss: a sweep over it trains the baseline once
+        key["loss"] = {"label_loss": config.loss.label_loss}
+    return ctx.store.artifact("student", key, model)
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainedModel:
+    """Weights and history of a trained scorer on transformed features."""
+
+    config: Config
+    num_features: int
+    artifact: Artifact
+
+    def history(self) -> dict[str, Any]:
+        """{"best_epoch": int, "epochs": [rows]}."""
+        return load_history(self.artifact.path)
+
+    def load(self) -> Scorer:
+        """The scorer of the best epoch."""
+        scorer = build_scorer(self.config.student, self.num_features, seed=self.config.seed)
+        load_weights(scorer, self.artifact.path)
+        return scorer
+
+
+def train_model(
+    config: Config,
+    artifact: Artifact,
+    vali: RankingData,
+    training_set: Callable[[], tuple[RankingData, np.ndarray]],
+    ctx: Context,
+) -> TrainedModel:
+    """Trains the student or the baseline, or takes it from the store. Several workers call this at the same time.
+
+    Args:
+      config: of the run.
+      artifact: of the model.
+      vali: transformed; its NDCG@10 picks the epoch.
+      training_set: returns the transformed lists and the teacher's logits [docs]; called where there is work to do.
+      ctx: its trackers receive the training curves, also those of a model that was trained before.
+
+    Raises:
+      Whatever `fit` raises.
+    """
+    model, tracked = artifact.label, False
+
+    def make(folder: Path) -> None:
+        nonlocal tracked
+        tracked = True
+        lists, logits = training_set()
+        batches = PackedBatches(lists, logits, config.train.lists_per_batch, config.seed)
+
+        def on_epoch(row: dict[str, Any]) -> None:
+            track_epoch(ctx.trackers, model, row)
+            ctx.progress.epoch(model, row, config.train.epochs)
+
+        fit(
+            functools.partial(build_scorer, config.student, lists.num_features, seed=config.seed),
+            batches,
+            vali,
+            loss_of(config.loss, model, config.train.epochs * batches.steps_per_epoch),
+            config.train,
+            ctx.strategy,
+            seed=config.seed,
+            folder=folder,
+            chief=ctx.chief,
+            on_epoch=on_epoch,
+            profile_to=events_folder(config.run_dir) / model if ctx.chief else None,
+        )
+
+    make_together(ctx.strategy, artifact, make)
+    trained = TrainedModel(config, vali.num_features, artifact)
+    if ctx.chief and not tracked:
+        for row in trained.history()["epochs"]:
+            track_epoch(ctx.trackers, model, row)
+    return trained

@@ -138,16 +138,23 @@ def measure_run(folder: Path, threads: int, rounds: int) -> dict[str, Any]:
     from omegaconf import OmegaConf
 
     from pipeline.config import from_composed
+    from pipeline.data.stage import load_data
     from pipeline.export.load import load_exported
-    from pipeline.run import Run
+    from pipeline.run import find_artifacts, make_context
+    from pipeline.teacher.stage import make_teacher
 
     facts = json.loads((folder / "export.json").read_text())["formats"]
     scorers: dict[str, Score] = {
         name: load_exported(folder / fact["path"], threads=threads).call for name, fact in facts.items()
     }
-    run = Run(from_composed(OmegaConf.load(folder / "config.yaml")))  # after TensorFlow has its threads
-    scorers["teacher"] = run.teacher.model
-    rows = run.data.splits["test"].features
+    config = from_composed(OmegaConf.load(folder / "config.yaml"))
+    ctx = make_context(config)  # after TensorFlow has its threads
+    artifacts = find_artifacts(config, ctx)
+    data = load_data(config.data, artifacts.data)
+    teacher = make_teacher(config.teacher, config.train, data, artifacts.teacher, ctx)
+    assert teacher.model is not None, "the teacher's scores come from files"
+    scorers["teacher"] = teacher.model
+    rows = data.splits["test"].features
     return measure(scorers, threads, rounds, SIZES, lambda size: rows[np.arange(size) % len(rows)])
 
 

@@ -12,11 +12,18 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import tensorflow as tf
 from hydra import compose, initialize_config_module
 
 from pipeline.config import Config, from_composed
+from pipeline.context import NO_PROGRESS, Context, Progress
+from pipeline.data import RankingData
+from pipeline.data.stage import Dataset, load_data
+from pipeline.run import RunArtifacts, find_artifacts, make_context
+from pipeline.teacher.stage import Teacher, make_teacher
+from pipeline.training_set import make_lists, training_set
 from tests.browser import NAMES, Browser
 
 ROOT = Path(pipeline.__file__).resolve().parent.parent
@@ -109,3 +116,30 @@ def tiny_config(root: Path, *overrides: str, run: str = "run", cache: str = "cac
     config.run_dir.mkdir(exist_ok=True, parents=True)
     (config.run_dir / "config.yaml").write_text("seed: 0\n")  # as the command line writes it
     return config
+
+
+def find(config: Config) -> tuple[RunArtifacts, Context]:
+    """Where the artifacts of a run are, or will be, and its context."""
+    ctx = make_context(config)
+    return find_artifacts(config, ctx), ctx
+
+
+def load_splits(config: Config) -> Dataset:
+    """The data of a run."""
+    return load_data(config.data, find(config)[0].data)
+
+
+def load_teacher(config: Config, progress: Progress = NO_PROGRESS) -> Teacher:
+    """The teacher of a run, and its scores."""
+    ctx = make_context(config, progress)
+    artifacts = find_artifacts(config, ctx)
+    data = load_data(config.data, artifacts.data)
+    return make_teacher(config.teacher, config.train, data, artifacts.teacher, ctx)
+
+
+def load_training_set(config: Config) -> tuple[RankingData, np.ndarray]:
+    """What the student of a run learns from, and the teacher's logits."""
+    artifacts, _ = find(config)
+    data, teacher = load_splits(config), load_teacher(config)
+    lists = None if artifacts.lists is None else make_lists(artifacts.lists, data, teacher)
+    return training_set(data, teacher, lists)

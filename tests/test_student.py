@@ -6,11 +6,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from pipeline.config import ConfigError, LossConfig, TransformConfig
-from pipeline.data import RankingData
-from pipeline.data.transform import Transform, fit_transform
+from pipeline.config import ConfigError, LossConfig
 from pipeline.losses import make_loss
-from pipeline.student import distillation_loss, join_lists, label_weight
+from pipeline.student import distillation_loss, label_weight
+from tests.closeness import assert_close
 
 TEACHER = tf.constant([[2.0, 0.0, 1.0], [0.0, 1.0, 3.0]])
 STUDENT = tf.constant([[0.5, 1.0, -1.0], [1.0, 0.0, 0.0]])
@@ -32,7 +31,7 @@ def config(weight, schedule="constant", end=None):
 )
 def test_the_weight_goes_from_its_first_to_its_last_value(schedule, end, expected):
     got = [label_weight(config(0.8, schedule, end), tf.constant(step), num_steps=5) for step in range(6)]
-    np.testing.assert_allclose(got, expected, atol=1e-4)
+    assert_close(got, expected, atol=1e-4)
 
 
 def test_the_loss_follows_the_schedule_and_leaves_the_labels_of_unjudged_lists_alone():
@@ -42,9 +41,7 @@ def test_the_loss_follows_the_schedule_and_leaves_the_labels_of_unjudged_lists_a
     loss = distillation_loss(config(0.0, "linear", 1.0), num_steps=5)
     for step, weight in ((0, 0.0), (1, 0.25), (4, 1.0)):
         got = loss(TEACHER, labels, STUDENT, MASK, seed=tf.constant([7, step]), list_ids=tf.constant([0, 1]))
-        np.testing.assert_allclose(
-            got, [(1 - weight) * distilled[0] + weight * learned, distilled[1]], rtol=1e-6
-        )
+        assert_close(got, [(1 - weight) * distilled[0] + weight * learned, distilled[1]])
 
 
 def test_a_label_loss_that_is_not_finite_does_nothing_to_unjudged_lists():
@@ -70,25 +67,3 @@ def test_a_label_loss_that_is_not_finite_does_nothing_to_unjudged_lists():
 def test_a_schedule_that_cannot_be_is_refused(values):
     with pytest.raises(ConfigError, match="label_"):
         config(0.5, *values)
-
-
-def test_joined_lists_are_the_parts_one_after_another_transformed_as_fitted_on_the_first(tmp_path):
-    rng = np.random.default_rng(0)
-
-    def lists(name, sizes, label):
-        offsets = np.concatenate([[0], np.cumsum(sizes)])
-        features = rng.normal(size=(offsets[-1], 2)).astype(np.float32)
-        labels = np.full(offsets[-1], label, np.float32)
-        return RankingData(features, labels, offsets, np.array([f"{name}{i}" for i in range(len(sizes))]))
-
-    first, second = lists("a", [2, 3], 1), lists("longer", [4], -1)
-    transform = fit_transform(TransformConfig(), first.features)
-    transform.save(tmp_path)
-    join_lists([(first, np.arange(5.0)), (second, np.arange(4.0) - 9)], Transform.load(tmp_path), tmp_path)
-    got = RankingData.load(tmp_path)
-    np.testing.assert_array_equal(got.features[:5], transform(first.features))
-    np.testing.assert_array_equal(got.features[5:], transform(second.features))
-    assert got.labels.tolist() == [1.0] * 5 + [-1.0] * 4
-    assert got.offsets.tolist() == [0, 2, 5, 9]
-    assert got.query_ids.tolist() == ["a0", "a1", "longer0"]
-    assert np.load(tmp_path / "teacher.npy").tolist() == [0, 1, 2, 3, 4, -9, -8, -7, -6]

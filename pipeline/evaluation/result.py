@@ -5,21 +5,22 @@ from __future__ import annotations
 import importlib.metadata
 import os
 import platform
-import subprocess
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import tensorflow as tf
+
+from pipeline.provenance import commit
 
 _PACKAGES = ("tensorflow", "tf-keras", "tensorflow-ranking", "lightgbm", "numpy", "hydra-core")
 
 
 def provenance() -> dict[str, Any]:
     """The commit, the versions, the device and the clock of a result."""
+    code = commit()
     return {
-        "commit": _commit(),
+        "commit": code["commit"] and code["commit"] + "-dirty" * code["dirty"],
         "versions": {"python": platform.python_version()}
         | {name: importlib.metadata.version(name) for name in _PACKAGES},
         "device": device(),
@@ -42,13 +43,3 @@ def device() -> str:
             tf.config.experimental.get_device_details(gpu).get("device_name", "GPU") for gpu in gpus
         )
     return f"CPU {platform.machine()}, {os.cpu_count()} cores"
-
-
-def _commit() -> str | None:
-    """The commit of this checkout; for an installed package RANKDISTIL_COMMIT, which the Docker image sets, or None."""
-    root = Path(__file__).resolve().parents[2]
-    if not (root / ".git").exists():
-        return os.environ.get("RANKDISTIL_COMMIT")
-    command = ["git", "-C", str(root), "describe", "--always", "--abbrev=40", "--dirty", "--exclude=*"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    return done.stdout.strip() or None

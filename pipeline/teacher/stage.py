@@ -1,4 +1,4 @@
-"""The teacher stage: makes the teacher's model where it has one, and the raw scores of each split, once.
+"""The teacher stage: makes or loads the teacher's model where it has one, and scores each split once.
 
 Artifacts: `teacher`, the model; `scores`, raw scores float64 [docs] of each split, aligned with the data.
 """
@@ -6,16 +6,12 @@ Artifacts: `teacher`, the model; `scores`, raw scores float64 [docs] of each spl
 from __future__ import annotations
 
 import dataclasses
-import functools
-import itertools
 import json
 import logging
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
-import tensorflow as tf
 
 from pipeline.config import (
     AttentionTeacher,
@@ -29,262 +25,241 @@ from pipeline.config import (
     TeacherConfig,
     TrainConfig,
 )
+from pipeline.context import Context
 from pipeline.data import RankingData
 from pipeline.data.splits import SPLITS
-from pipeline.data.stage import DataStage
-from pipeline.data.transform import Transform
+from pipeline.data.stage import DataArtifacts, Dataset
 from pipeline.provenance import code_digest, versions
+from pipeline.store import Artifact
 from pipeline.teacher.lambdamart import LambdaMART, fit_lambdamart
+from pipeline.teacher.model import Ensemble, Model, mean_zscore, score_lists
 from pipeline.teacher.neural import NeuralTeacher, fit_network
 from pipeline.teacher.run_file import read_scores
 from pipeline.teacher.saved_model import SavedModel
-from pipeline.teacher.scores import zscore
-from pipeline.training.distribute import is_chief, make_together
-from pipeline.training.step import label_loss
+from pipeline.teacher.scores import check_teacher_ranks
+from pipeline.training.distribute import make_together
 
 log = logging.getLogger(__name__)
 
-_DOCS = 1 << 16  # documents scored at a time, in whole lists; so often the bar moves
-_NOT_OF_MODEL = ("scores", "unlabelled", "synthetic_lists")  # options that change no raw score of the splits
-
-
-class Teacher(Protocol):
-    """A model on raw features: features float32 [docs, F], offsets int64 [lists + 1] -> scores [docs]."""
-
-    num_parameters: int | None
-
-    def __call__(self, features: np.ndarray, offsets: np.ndarray | None = None, /) -> np.ndarray: ...
+_NOT_OF_MODEL = ("scores", "unlabelled", "synthetic_lists")  # options that do not change the model
+_TRAINED_WITH = ("jit", "precision", "deterministic")  # options of the student's training that networks share
 
 
 @dataclasses.dataclass(frozen=True)
-class Progress:
-    """Told what the stage does."""
+class TeacherArtifacts:
+    """Where the artifacts of a teacher, or of a member of an ensemble, are or will be."""
 
-    epoch: Callable[[str, dict[str, Any], int], None]  # model, row of the history, number of epochs
-    counted: Callable[[str, int, int, str], None]  # what is done, how many so far, of how many, of which unit
+    label: str  # its name in messages
+    model: Artifact | None  # None where the stage trains nothing
+    scores: Artifact
+    members: tuple[TeacherArtifacts, ...] = ()
+
+    def all(self) -> list[Artifact]:
+        found = [artifact for member in self.members for artifact in member.all()]
+        return [*found, *([] if self.model is None else [self.model]), self.scores]
 
 
-class TeacherStage:
-    """One teacher, or one member of an ensemble.
+def teacher_artifacts(
+    config: TeacherConfig, train: TrainConfig, data: DataArtifacts, ctx: Context, label: str = "teacher"
+) -> TeacherArtifacts:
+    """Finds the artifacts by their keys. Reads only the digests of the files that scores or models come from."""
+    members: tuple[TeacherArtifacts, ...] = ()
+    if isinstance(config, EnsembleTeacher):
+        members = tuple(
+            teacher_artifacts(member, train, data, ctx, f"{label} {number} ({member.name})")
+            for number, member in enumerate(config.members)
+        )
+    key = _model_key(config, train, data, ctx)
+    model = None if key is None else ctx.store.artifact("teacher", key, label)
+    scores = ctx.store.artifact(
+        "scores", key or _scores_key(config, members, data, ctx), label.replace("teacher", "scores", 1)
+    )
+    return TeacherArtifacts(label, model, scores, members)
+
+
+def _model_key(
+    config: TeacherConfig, train: TrainConfig, data: DataArtifacts, ctx: Context
+) -> dict[str, Any] | None:
+    options = {k: v for k, v in dataclasses.asdict(config).items() if k not in _NOT_OF_MODEL}
+    if isinstance(config, LambdaMARTTeacher):
+        code = {"code": code_digest("teacher.lambdamart", "teacher.model"), **versions("lightgbm", "numpy")}
+        return {"data": data.data.name, "teacher": options, **code}
+    if isinstance(config, MLPTeacher | AttentionTeacher):
+        code = {"code": code_digest("teacher.neural", "teacher.model")}
+        return {
+            "features": data.features.name,
+            "teacher": options,
+            "train": {key: getattr(train, key) for key in _TRAINED_WITH},
+            "device": ctx.device_key,
+            **code,
+            **versions("tensorflow", "tf-keras", "numpy"),
+        }
+    return None
+
+
+def _scores_key(
+    config: TeacherConfig, members: tuple[TeacherArtifacts, ...], data: DataArtifacts, ctx: Context
+) -> dict[str, Any]:
+    """The key of scores that come from files or from other teachers."""
+    teacher: dict[str, Any] = {"name": config.name}
+    digest = ctx.store.digest
+    if isinstance(config, RunFileTeacher):
+        teacher |= {split: digest(Path(getattr(config, split))) for split in SPLITS}
+    elif isinstance(config, StudentTeacher | SavedModelTeacher):
+        path, signature = _model_path(config)
+        files = {"": path} if path.is_file() else {str(p.relative_to(path)): p for p in path.rglob("*")}
+        digests = {name: digest(p) for name, p in files.items() if p.is_file()}
+        teacher |= {"signature": signature, "files": digests}
+    code = code_digest("teacher.run_file", "teacher.saved_model", "teacher.model")
+    key = {"data": data.data.name, "teacher": teacher, "code": code, **versions("tensorflow", "numpy")}
+    return key | ({"members": [member.scores.name for member in members]} if members else {})
+
+
+def _model_path(config: StudentTeacher | SavedModelTeacher) -> tuple[Path, str | None]:
+    if isinstance(config, StudentTeacher):
+        return Path(config.run) / "student", None
+    return Path(config.path), config.signature
+
+
+@dataclasses.dataclass(frozen=True)
+class Teacher:
+    """A teacher that has scored the splits.
 
     Args:
-      config: of the teacher.
-      train: options of training that teacher and student share.
-      data: the splits.
-      strategy: of tf.distribute; trains the networks.
-      progress: is told.
-      label: how the teacher is called there.
-
-    Raises:
-      ConfigError: an option that shows to be wrong before anything is made.
+      label: its name in messages.
+      config: its options.
+      model: None where (some of) the scores come from files.
+      scores: split -> raw scores float64 [docs], aligned with the data.
+      artifact: where the scores are kept.
+      members: of an ensemble.
+      ctx: receives the progress.
     """
 
-    def __init__(
-        self,
-        config: TeacherConfig,
-        train: TrainConfig,
-        data: DataStage,
-        strategy: tf.distribute.Strategy,
-        progress: Progress,
-        label: str = "teacher",
-    ) -> None:
-        self.config, self.train, self.data, self.strategy = config, train, data, strategy
-        self.progress, self.label, self.store = progress, label, data.store
-        self.members = []
-        if isinstance(config, EnsembleTeacher):
-            for number, member in enumerate(config.members):
-                name = f"{label} {number} ({member.name})"
-                self.members.append(TeacherStage(member, train, data, strategy, progress, name))
-        if isinstance(config, MLPTeacher | AttentionTeacher):
-            label_loss(config.label_loss, option="teacher.label_loss")
-
-    # ----------------------------------------------------------------------------------------------- keys
-
-    @functools.cached_property
-    def model_key(self) -> dict[str, Any] | None:
-        """Of the artifact `teacher`; None where the stage trains nothing itself."""
-        options = {k: v for k, v in dataclasses.asdict(self.config).items() if k not in _NOT_OF_MODEL}
-        if isinstance(self.config, LambdaMARTTeacher):
-            code = code_digest("teacher.lambdamart")
-            return {"data": self.data.name, "teacher": options, "code": code, **versions("lightgbm", "numpy")}
-        if isinstance(self.config, MLPTeacher | AttentionTeacher):
-            strategy = self.strategy
-            device = strategy.extended.worker_devices[0].split(":")[-2]
-            return {
-                "features": self.data.features_name,
-                "teacher": options,
-                "train": {key: getattr(self.train, key) for key in ("jit", "precision", "deterministic")},
-                "device": [device, strategy.num_replicas_in_sync],
-                "code": code_digest("teacher.neural"),
-                **versions("tensorflow", "tf-keras", "numpy"),
-            }
-        return None
-
-    @functools.cached_property
-    def scores_key(self) -> dict[str, Any]:
-        """Of the artifact `scores`: the model's, or digests of the files that the scores come from."""
-        if self.model_key is not None:
-            return self.model_key
-        code = code_digest("teacher.run_file", "teacher.saved_model", "teacher.scores")
-        key: dict[str, Any] = {"data": self.data.name, "teacher": {"name": self.config.name}, "code": code}
-        if isinstance(self.config, EnsembleTeacher):
-            key["members"] = [member.scores_key for member in self.members]
-        elif isinstance(self.config, RunFileTeacher):
-            files = {split: Path(getattr(self.config, split)) for split in SPLITS}
-            key["teacher"] |= {split: self.store.digest(path) for split, path in files.items()}
-        else:
-            path, signature = self._model_path()
-            files = {"": path} if path.is_file() else {str(p.relative_to(path)): p for p in path.rglob("*")}
-            digests = {name: self.store.digest(p) for name, p in files.items() if p.is_file()}
-            key["teacher"] |= {"signature": signature, "files": digests}
-        return key
-
-    def artifacts(self) -> list[tuple[str, str, dict[str, Any]]]:
-        """(what it is, kind, key) of all that the stage makes, in order."""
-        found = [entry for member in self.members for entry in member.artifacts()]
-        if self.model_key is not None:
-            found.append((self.label, "teacher", self.model_key))
-        return [*found, (self.label.replace("teacher", "scores", 1), "scores", self.scores_key)]
-
-    # ---------------------------------------------------------------------------------------------- models
-
-    def _model_path(self) -> tuple[Path, str | None]:
-        if isinstance(self.config, StudentTeacher):
-            return Path(self.config.run) / "student", None
-        assert isinstance(self.config, SavedModelTeacher)
-        return Path(self.config.path), self.config.signature
-
-    @functools.cached_property
-    def model(self) -> Teacher | None:
-        """None where (some of) the scores come from files."""
-        config, data = self.config, self.data
-        if isinstance(config, RunFileTeacher):
-            return None
-        if isinstance(config, EnsembleTeacher):
-            models = [member.model for member in self.members]
-            return Ensemble([m for m in models if m is not None]) if None not in models else None
-        if isinstance(config, LambdaMARTTeacher):
-            assert self.model_key is not None
-            trees = config.members * config.num_trees
-
-            def make(folder: Path) -> None:
-                def grown(done: int) -> None:
-                    self.progress.counted(f"training {self.label}", done, trees, "trees at most")
-
-                fit_lambdamart(config, data.splits["train"], data.splits["vali"], folder, grown)
-
-            return LambdaMART(self.store.get("teacher", self.model_key, make))
-        if isinstance(config, MLPTeacher | AttentionTeacher):
-            assert self.model_key is not None
-            trained = self.store.get("teacher", self.model_key, self._train)
-            return NeuralTeacher(config, trained, Transform.load(data.features_folder))
-        path, signature = self._model_path()
-        num_parameters = None
-        if isinstance(config, StudentTeacher):
-            result = json.loads((Path(config.run) / "result.json").read_text())
-            num_parameters = int(result["models"]["student"]["parameters"])
-        else:
-            log.warning(
-                "%s is a program that runs with your rights: load no model that you do not trust", path
-            )
-        return SavedModel(path, signature, data.splits["train"].num_features, num_parameters=num_parameters)
-
-    def _train(self, folder: Path) -> None:
-        config, data = self.config, self.data
-        assert isinstance(config, MLPTeacher | AttentionTeacher)
-        fit_network(
-            config,
-            data.transformed("train"),
-            data.transformed("vali"),
-            self.train,
-            self.strategy,
-            folder,
-            chief=is_chief(self.strategy),
-            on_epoch=lambda row: self.progress.epoch(self.label, row, config.epochs),
-        )
-
-    # ---------------------------------------------------------------------------------------------- scores
-
-    @functools.cached_property
-    def scores_folder(self) -> Path:
-        """Raw scores of each split."""
-        for member in self.members:
-            _ = member.scores_folder
-        is_network = isinstance(self.config, MLPTeacher | AttentionTeacher)
-        if is_network and isinstance(self.strategy, tf.distribute.MultiWorkerMirroredStrategy):
-            assert self.model_key is not None
-            get = functools.partial(self.store.get, "teacher", self.model_key)
-            make_together(self.strategy, get, self._train, self.store.work_path("teacher", self.model_key))
-            path = self.store.path("teacher", self.model_key)
-            if path not in path.parent.glob("*"):  # which asks a network file system anew
-                raise ConfigError(
-                    "the teacher that the chief has written is not in this worker's cache; mend: give all workers the "
-                    "same cache_dir"
-                )
-
-        def make(folder: Path) -> None:
-            for split, data in self.data.splits.items():
-                np.save(folder / f"{split}.npy", self._scores_of_split(split, data), allow_pickle=False)
-
-        return self.store.get("scores", self.scores_key, make)
-
-    def _scores_of_split(self, split: str, data: RankingData) -> np.ndarray:
-        if self.members:
-            return _mean_zscore([member.scores(split) for member in self.members], data.offsets)
-        if isinstance(self.config, RunFileTeacher):
-            path = Path(getattr(self.config, split))
-            scores = read_scores(path, data)
-            self.store.check_unchanged(path, self.scores_key["teacher"][split])
-            return scores
-        return self.score(data, split)
-
-    def scores(self, split: str) -> np.ndarray:
-        """float64 [docs], aligned with the data."""
-        scores: np.ndarray = np.load(self.scores_folder / f"{split}.npy", allow_pickle=False)
-        return scores
+    label: str
+    config: TeacherConfig
+    model: Model | None
+    scores: dict[str, np.ndarray]
+    artifact: Artifact
+    members: tuple[Teacher, ...]
+    ctx: Context
 
     def score(self, lists: RankingData, what: str = "unlabelled") -> np.ndarray:
-        """Raw scores float64 [docs] of any lists: by the models, or from the teacher's file for lists without labels.
+        """Raw scores float64 [docs] of any lists: by the model, or from the file `unlabelled` of the options.
 
         Raises:
-          ValueError: a score that is not finite; a teacher that has neither a model nor such a file.
+          UserError: a score is not finite, or the teacher has neither a model nor such a file.
         """
         if self.members:
-            return _mean_zscore([member.score(lists, what) for member in self.members], lists.offsets)
-        model = self.model
-        if model is None:
+            return mean_zscore([member.score(lists, what) for member in self.members], lists.offsets)
+        if self.model is None:
             path = getattr(self.config, "unlabelled", None)
             if path is None:
-                raise ValueError(
-                    f"{self.label} has no scores for the {what} lists; mend: give unlabelled=FILE"
+                raise ConfigError(
+                    f"{self.label} has no scores for the {what} lists", fix="give unlabelled=FILE"
                 )
             return read_scores(Path(path), lists)
-        scores = np.empty(lists.num_docs)
-        starts = np.searchsorted(lists.offsets, np.arange(0, lists.num_docs, _DOCS), side="right") - 1
-        bounds = [*np.unique(starts).tolist(), lists.num_queries]
-        for first, last in itertools.pairwise(bounds):
-            a, b = lists.offsets[first], lists.offsets[last]
-            scores[a:b] = model(lists.features[a:b], lists.offsets[first : last + 1] - a)
-            self.progress.counted(f"{self.label} scores {what}", int(b), lists.num_docs, "documents")
-        if not np.isfinite(scores).all():
-            row = int(np.flatnonzero(~np.isfinite(scores))[0])
-            raise ValueError(f"{self.label}: the score of document {row} of {what} is {scores[row]}")
-        return scores
+        return _score(self.model, lists, self.label, what, self.ctx)
 
 
-class Ensemble:
-    """The mean of the members' scores, standardised within each list."""
+def _score(model: Model, lists: RankingData, label: str, what: str, ctx: Context) -> np.ndarray:
+    def scored(num_docs: int) -> None:
+        ctx.progress.counted(f"{label} scores {what}", num_docs, lists.num_docs, "documents")
 
-    def __init__(self, members: list[Teacher]) -> None:
-        self.members = members
-        parameters = [member.num_parameters for member in members]
-        self.num_parameters = None if None in parameters else sum(p for p in parameters if p is not None)
-
-    def __call__(self, features: np.ndarray, offsets: np.ndarray | None = None, /) -> np.ndarray:
-        assert offsets is not None, "standardises within lists"
-        return _mean_zscore([np.asarray(m(features, offsets), np.float64) for m in self.members], offsets)
+    return score_lists(model, lists, f"{label}, {what}", scored)
 
 
-def _mean_zscore(scores: list[np.ndarray], offsets: np.ndarray) -> np.ndarray:
-    mean: np.ndarray = np.mean([zscore(values, offsets) for values in scores], axis=0)
-    return mean
+def make_teacher(
+    config: TeacherConfig, train: TrainConfig, data: Dataset, artifacts: TeacherArtifacts, ctx: Context
+) -> Teacher:
+    """Trains or loads the teacher and scores the splits, or takes both from the store.
+
+    Raises:
+      UserError: what is wrong with a file, a model, the labels or the scores.
+    """
+    members: tuple[Teacher, ...] = ()
+    if isinstance(config, EnsembleTeacher):
+        members = tuple(
+            make_teacher(member, train, data, found, ctx)
+            for member, found in zip(config.members, artifacts.members, strict=True)
+        )
+    model = _make_model(config, train, data, members, artifacts, ctx)
+
+    def make(folder: Path) -> None:
+        for split, lists in data.splits.items():
+            if members:
+                scores = mean_zscore([member.scores[split] for member in members], lists.offsets)
+            elif isinstance(config, RunFileTeacher):
+                path = Path(getattr(config, split))
+                scores = read_scores(path, lists)
+                ctx.store.check_unchanged(path, artifacts.scores.key["teacher"][split])
+            else:
+                assert model is not None
+                scores = _score(model, lists, artifacts.label, split, ctx)
+            np.save(folder / f"{split}.npy", scores, allow_pickle=False)
+
+    folder = artifacts.scores.get(make)
+    scores = {split: np.load(folder / f"{split}.npy", allow_pickle=False) for split in SPLITS}
+    return Teacher(artifacts.label, config, model, scores, artifacts.scores, members, ctx)
+
+
+def _make_model(
+    config: TeacherConfig,
+    train: TrainConfig,
+    data: Dataset,
+    members: tuple[Teacher, ...],
+    artifacts: TeacherArtifacts,
+    ctx: Context,
+) -> Model | None:
+    """None where (some of) the scores come from files."""
+    if isinstance(config, RunFileTeacher):
+        return None
+    if isinstance(config, EnsembleTeacher):
+        models = [member.model for member in members if member.model is not None]
+        return Ensemble(models) if len(models) == len(members) else None
+    if isinstance(config, LambdaMARTTeacher):
+        assert artifacts.model is not None
+        num_trees = config.members * config.num_trees
+
+        def make_trees(folder: Path) -> None:
+            def grown(done: int) -> None:
+                ctx.progress.counted(f"training {artifacts.label}", done, num_trees, "trees at most")
+
+            fit_lambdamart(config, data.splits["train"], data.splits["vali"], folder, grown)
+
+        return LambdaMART(artifacts.model.get(make_trees))
+    if isinstance(config, MLPTeacher | AttentionTeacher):
+        assert artifacts.model is not None
+
+        def make_network(folder: Path) -> None:
+            fit_network(
+                config,
+                data.transformed["train"],
+                data.transformed["vali"],
+                train,
+                ctx.strategy,
+                folder,
+                chief=ctx.chief,
+                on_epoch=lambda row: ctx.progress.epoch(artifacts.label, row, config.epochs),
+            )
+
+        folder = make_together(ctx.strategy, artifacts.model, make_network)
+        if folder not in folder.parent.glob("*"):  # listing the parent makes a network file system look again
+            raise ConfigError(
+                "the teacher that the chief has written is not in this worker's cache",
+                where=f"cache_dir={ctx.store.root}",
+                fix="give all workers the same cache_dir, on a file system that they share",
+            )
+        return NeuralTeacher(config, folder, data.transform)
+    path, signature = _model_path(config)
+    num_parameters = None
+    if isinstance(config, StudentTeacher):
+        result = json.loads((Path(config.run) / "result.json").read_text())
+        num_parameters = int(result["models"]["student"]["parameters"])
+    else:
+        log.warning("%s is a program that runs with your rights. Load no model that you do not trust.", path)
+    return SavedModel(path, signature, data.splits["train"].num_features, num_parameters=num_parameters)
+
+
+def check_teacher(teacher: Teacher, data: Dataset) -> None:
+    """Raises UserError where the teacher gives all documents of every training query the same score."""
+    check_teacher_ranks(teacher.scores["train"], data.splits["train"].offsets, "train")

@@ -14,6 +14,7 @@ from typing import Any
 import tensorflow as tf
 
 from pipeline.config import ConfigError
+from pipeline.store import Artifact
 from pipeline.training.cluster import find_workers, tf_config_workers, wait_for_workers
 from pipeline.training.signals import Interrupted, waiting_for_tensorflow
 
@@ -149,38 +150,32 @@ def any_worker(strategy: tf.distribute.Strategy, says: bool) -> bool:
     return sum_over_replicas(strategy, int(says)) > 0
 
 
-def make_together(
-    strategy: tf.distribute.Strategy,
-    get: Callable[[Callable[[Path], None]], Path],
-    make: Callable[[Path], None],
-    work: Path,
-) -> Path | None:
+def make_together(strategy: tf.distribute.Strategy, artifact: Artifact, make: Callable[[Path], None]) -> Path:
     """Gets an artifact that all workers train together. All workers call this at the same time.
 
-    If the artifact is not complete, the chief's `get` calls `make`; then the other workers call it, too.
+    If the artifact is not complete, the chief's store calls `make`; then the other workers call it, too.
 
     Args:
       strategy: of tf.distribute.
-      get: the chief's `Store.get` of the artifact.
-      make: trains, and writes into a folder.
-      work: the folder that `make` gets in the other workers, where it writes nothing.
+      artifact: what is trained.
+      make: trains, and writes into a folder; in the other workers it writes nothing.
 
     Returns:
-      The result of `get`; None in the other workers.
+      The folder of the artifact; all workers return when it is complete.
     """
     if not isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy):
-        return get(make)
+        return artifact.get(make)
     if not is_chief(strategy):
         if any_worker(strategy, False):
-            make(work)
+            make(artifact.work)
             any_worker(strategy, False)  # the chief asks this when the artifact is complete
-        return None
+        return artifact.path
 
     def make_with_the_others(folder: Path) -> None:
         any_worker(strategy, True)
         make(folder)
 
-    path = get(make_with_the_others)
+    path = artifact.get(make_with_the_others)
     any_worker(strategy, False)
     return path
 
