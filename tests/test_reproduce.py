@@ -19,7 +19,7 @@ from pipeline.reproduce import claim as claims
 from pipeline.reproduce import command, main, study
 from pipeline.reproduce.claim import Claim, Figure, Row, load, make_jobs, names
 from pipeline.reproduce.results import make_lines, measured, result_blocks, verdict
-from pipeline.run import Run
+from pipeline.run import run as run_stages
 from pipeline.status import ENDED, PAUSED, Status, read_status
 from pipeline.store import write_json
 from pipeline.tables import Table
@@ -93,7 +93,7 @@ def run_here(overrides, folder):
     config = command.compose([*overrides, command.quoted("run_dir", folder)])
     folder.mkdir(parents=True)
     (folder / "config.yaml").write_text(yaml.safe_dump(config.plain()))
-    Run(config)()
+    run_stages(config)
     return Status(ENDED, exit_code=0)
 
 
