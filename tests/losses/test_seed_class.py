@@ -26,6 +26,7 @@ from tests.closeness import assert_close
 Y_TRUE = [[0.0, 2.0, 1.0], [1.0, 0.0, 2.0]]
 Y_PRED = np.log([[1.0, 3.0, 2.0], [1.0, 2.0, 3.0]]).astype(np.float32)
 KERAS = {"keras": keras, "tf_keras": tf_keras}
+ROOT = Path(__file__).parents[2]
 PROGRAM = Path(__file__).with_name("keras_fit.py")
 
 
@@ -189,8 +190,8 @@ def test_shapes_need_not_be_known(estimator: str, jit_compile: bool) -> None:
 def test_negative_scores_are_scores_and_minus_1_warns_once() -> None:
     options = {"topk": 1, "estimator": "rao_blackwell"}
     y_true = [[0.0, 2.0, -1.0], [1.0, 0.0, 2.0]]
+    loss = CoupledRankDistilLoss(**options)
     with pytest.warns(UserWarning, match="padding="):
-        loss = CoupledRankDistilLoss(**options)
         value = loss(y_true, Y_PRED)
     assert_close(value, coupled_rankdistil(y_true, Y_PRED, topk=1))
     with warnings.catch_warnings():
