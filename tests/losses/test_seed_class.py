@@ -77,7 +77,7 @@ def test_values_of_tfrs_own_tests(y_true, y_pred, sample_weight, topk, expected)
 def test_sample_weight_of_every_shape_is_tfrs(sample_weight: Any, reduction: str) -> None:
     if reduction == "none" and np.ndim(sample_weight) == 0:
         sample_weight = None if sample_weight is None else [sample_weight] * 2
-    if np.shape(sample_weight) == (2,):  # tensorflow-ranking takes this for [list_size] and fails
+    if np.shape(sample_weight) == (2,):  # tensorflow-ranking broadcasts this against [lists, 1]
         ours, _ = both(
             Y_TRUE, Y_PRED, np.reshape(sample_weight, (2, 1)).astype(np.float32), topk=2, reduction=reduction
         )
