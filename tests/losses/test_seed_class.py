@@ -214,7 +214,8 @@ def test_fit(package: str, name: str, tmp_path: Path) -> None:
     }
     done = subprocess.run(
         [sys.executable, str(PROGRAM), package, name, str(tmp_path)],
-        env=env,
+        env={**env, "PYTHONPATH": str(ROOT)},
+        cwd=ROOT,
         capture_output=True,
         text=True,
         check=False,
