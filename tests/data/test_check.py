@@ -10,7 +10,7 @@ from rich.console import Console
 from pipeline.data import RankingData, read_letor
 from pipeline.data import check as check_module
 from pipeline.data.check import data_table, describe, summary
-from pipeline.run import Run
+from pipeline.run import run
 from tests.conftest import tiny_config
 
 
@@ -188,12 +188,10 @@ def test_the_table_and_the_lines(data):
 
 def test_the_data_stage_keeps_the_report_and_says_it_again(tmp_path, caplog):
     caplog.set_level("INFO")
-    for run in "ab":
+    for name in "ab":
         caplog.clear()
-        of_run = Run(tiny_config(tmp_path, "stage=data", run=run))
-        of_run()
-        data = of_run.data
-        assert json.loads((data.folder / "data.json").read_text()) == describe(data.splits)
+        data = run(tiny_config(tmp_path, "stage=data", run=name)).data
+        assert json.loads((data.artifacts.data.path / "data.json").read_text()) == describe(data.splits)
         assert "train: 24 queries" in caplog.text
 
 
@@ -202,10 +200,10 @@ def test_the_run_warns_and_stops(tmp_path, caplog):
     good.write_text("0 qid:1 1:1\n1 qid:1 1:2\n")
     bad.write_text("0 qid:2 1:1\n0 qid:2 1:2\n")
     files = [f"data.{split}={good}" for split in ("train", "vali", "test")]
-    Run(tiny_config(tmp_path, "data=letor", *files, "stage=data"))()
+    run(tiny_config(tmp_path, "data=letor", *files, "stage=data"))
     assert "train and vali share 1 query ids, such as 1" in caplog.text
     with pytest.raises(ValueError, match="every training label is 0"):
-        Run(tiny_config(tmp_path, "data=letor", f"data.train={bad}", *files[1:], "stage=data", run="b"))()
+        run(tiny_config(tmp_path, "data=letor", f"data.train={bad}", *files[1:], "stage=data", run="b"))
 
 
 def test_the_real_sample(real_data):

@@ -21,8 +21,8 @@ from pipeline.data.sources import (
     published_of,
     read_published,
 )
-from pipeline.run import Run
-from tests.conftest import tiny_config
+from pipeline.run import run
+from tests.conftest import find, tiny_config
 
 SPLITS = ("train", "vali", "test")
 CHOICES = {
@@ -298,20 +298,18 @@ def test_a_share_of_the_training_queries_is_held_out_by_their_ids(tmp_path):
 def test_a_run_on_an_archive_and_on_its_unpacked_files(tmp_path):
     archive = pack(tmp_path, "istella-letor.tar.gz", texts("istella"))
     overrides = ("data=istella", f"data.dir={tmp_path}", "stage=data")
-    packed = Run(tiny_config(tmp_path, *overrides))
-    packed()
-    assert packed.data.splits["test"].num_features == 220
+    packed = run(tiny_config(tmp_path, *overrides)).data
+    assert packed.splits["test"].num_features == 220
     with tarfile.open(archive) as file:
         file.extractall(tmp_path, filter="data")
-    unpacked = Run(tiny_config(tmp_path, *overrides, run="unpacked"))
-    unpacked()
-    assert unpacked.data.folder != packed.data.folder
+    unpacked = run(tiny_config(tmp_path, *overrides, run="unpacked")).data
+    assert unpacked.artifacts.data.path != packed.artifacts.data.path
     for split in SPLITS:
-        assert unpacked.data.splits[split].fingerprint == packed.data.splits[split].fingerprint
+        assert unpacked.splits[split].fingerprint == packed.splits[split].fingerprint
     (tmp_path / "moved").mkdir()
     (tmp_path / "full").rename(tmp_path / "moved" / "full")
-    moved = Run(tiny_config(tmp_path, "data=istella", f"data.dir={tmp_path / 'moved'}", run="moved"))
-    assert moved.data.folder == unpacked.data.folder
+    moved, _ = find(tiny_config(tmp_path, "data=istella", f"data.dir={tmp_path / 'moved'}", run="moved"))
+    assert moved.data.data.path == unpacked.artifacts.data.path
 
 
 def test_part_of_the_real_sample_in_a_zip_gives_the_same_as_the_text(real_data, tmp_path):

@@ -16,7 +16,7 @@ from pipeline.data import LetorError, read_letor
 from pipeline.data.letor_tfds import Letor, LetorConfig, write_tfds
 from pipeline.data.sources import is_held_out
 from pipeline.data.tfds import prepare, read_tfds
-from pipeline.run import Run
+from pipeline.run import run
 from tests.conftest import tiny_config
 from tests.data.test_sources import LAYOUTS, SPLITS, features, lines, pack, texts
 
@@ -375,9 +375,7 @@ def test_what_is_wrong_in_a_file_is_said_as_ever(tmp_path):
 
 def test_a_run_on_a_tfds_data_set(written, tmp_path):
     overrides = ("data=tfds", "data.builder=letor/mine", f"data.data_dir={written[1]}", "stage=data")
-    run = Run(tiny_config(tmp_path, *overrides))
-    run()
-    assert run.data.splits["train"].num_queries == 20
-    assert np.load(run.data.features_folder / "train.npy").shape == (60, 5)
-    described = json.loads((run.data.folder / "data.json").read_text())
-    assert described["splits"]["vali"]["docs"] == 60
+    data = run(tiny_config(tmp_path, *overrides)).data
+    assert data.splits["train"].num_queries == 20
+    assert data.transformed["train"].features.shape == (60, 5)
+    assert data.described["splits"]["vali"]["docs"] == 60
