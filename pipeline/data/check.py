@@ -11,6 +11,7 @@ import numpy as np
 from rich.table import Table
 
 from pipeline.data.ranking import RankingData
+from pipeline.errors import UserError
 
 _ROWS = 1 << 16  # documents at a time
 _SHOWN = 20  # examples of a longer list
@@ -43,21 +44,22 @@ def describe(data: dict[str, RankingData], *, own_ids: bool = True) -> dict[str,
     num_features = data["train"].num_features
     for split, lists in data.items():
         if lists.num_features != num_features:
-            raise ValueError(
-                f"{split} has {lists.num_features} features, train has {num_features}; mend: give files of one data set"
+            raise UserError(
+                f"{split} has {lists.num_features} features, train has {num_features}",
+                fix="give files of one data set",
             )
     if len(np.unique(data["train"].labels)) == 1:
-        raise ValueError(
-            f"every training label is {data['train'].labels[0]:g}: there is nothing to learn; "
-            "mend: check that the label is the first number of each line"
+        raise UserError(
+            f"every training label is {data['train'].labels[0]:g}: there is nothing to learn",
+            fix="check that the label is the first number of each line",
         )
     splits = {split: _describe_split(split, lists) for split, lists in data.items()}
     ranges = {split: _feature_ranges(split, lists.features) for split, lists in data.items()}
     low, high = ranges["train"]
     if (low == high).all():
-        raise ValueError(
-            "every feature is the same throughout train: there is nothing to learn from; mend: check the features, and "
-            "that data.missing_value is not the usual value"
+        raise UserError(
+            "every feature is the same throughout train: there is nothing to learn from",
+            fix="check the features, and that data.missing_value is not the usual value",
         )
     huge = np.any([(low < -_HUGE) | (high > _HUGE) for low, high in ranges.values()], axis=0)
     described: dict[str, Any] = {
@@ -133,24 +135,26 @@ def _describe_lists(lists: RankingData) -> dict[str, Any]:
 def _describe_split(split: str, lists: RankingData) -> dict[str, Any]:
     labels, counts = np.unique(lists.labels, return_counts=True)
     if labels[0] < 0:
-        raise ValueError(
-            f"{split} has the label {labels[0]:g}; mend: shift the labels so that 0 is not relevant"
+        raise UserError(
+            f"{split} has the label {labels[0]:g}",
+            fix="shift the labels so that 0 is not relevant",
         )
     if labels[-1] >= _LIMIT:
-        raise ValueError(
-            f"{split} has the label {labels[-1]:g}, whose gain 2^label - 1 is no number; mend: give grades, "
-            "such as 0 to 4"
+        raise UserError(
+            f"{split} has the label {labels[-1]:g}, whose gain 2^label - 1 is no number",
+            fix="give grades, such as 0 to 4",
         )
     if labels[-1] <= 0:
-        raise ValueError(
-            f"{split} has no document with a label > 0, so no ranking of it is better than another; "
-            "mend: give judged data, or another division into splits"
+        raise UserError(
+            f"{split} has no document with a label > 0, so no ranking of it is better than another",
+            fix="give judged data, or another division into splits",
         )
     worst, best = (f.reduceat(lists.labels, lists.offsets[:-1]) for f in (np.minimum, np.maximum))
     if (worst == best).all():
-        raise ValueError(
-            f"{split} has no query with documents of different labels, so no ranking of it is better than another; "
-            "mend: check that the number behind qid: is the query's, not the document's, and the labels"
+        raise UserError(
+            f"{split} has no query with documents of different labels, so no ranking of it is "
+            "better than another",
+            fix="check that the number behind qid: is the query's, not the document's, and the labels",
         )
     return {
         **_describe_lists(lists),
@@ -179,9 +183,9 @@ def _feature_ranges(split: str, features: np.ndarray) -> tuple[np.ndarray, np.nd
         low, high = np.minimum(low, block.min(0)), np.maximum(high, block.max(0))
     wrong = np.flatnonzero(~(np.isfinite(low) & np.isfinite(high)))
     if len(wrong):
-        raise ValueError(
-            f"feature {wrong[0] + 1} of {split} has values that are not finite; "
-            "mend: replace them, or name the number that stands for missing values with data.missing_value"
+        raise UserError(
+            f"feature {wrong[0] + 1} of {split} has values that are not finite",
+            fix="replace them, or name the number that stands for missing values with data.missing_value",
         )
     return low, high
 

@@ -161,7 +161,7 @@ def test_labels_of_many_values_are_a_range(data):
 )
 def test_what_cannot_be_meant(data, split, change, message):
     data[split] = dataclasses.replace(data[split], **change)
-    with pytest.raises(ValueError, match=rf"{message}.*mend: "):
+    with pytest.raises(ValueError, match=rf"{message}.*Fix: "):
         describe(data)
 
 

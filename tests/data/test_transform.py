@@ -139,7 +139,7 @@ def test_a_logarithm_that_float32_cannot_tell_apart_is_refused(options):
     """A time in seconds: numpy's and TensorFlow's logarithms differ by a unit in the last place, 0.03 deviations."""
     raw = np.concatenate([np.ones_like(TIMES), np.abs(TIMES - 1.7e9), TIMES], axis=1)
     with pytest.raises(
-        ValueError, match=r"feature 3 goes from 1\.699.* mend: data\.transform\.log_except=\[1,3\]"
+        ValueError, match=r"feature 3 goes from 1\.699.* Fix: data\.transform\.log_except=\[1,3\]"
     ):
         fit_transform(TransformConfig(log_except=[1], **options), raw)
     transform = fit_transform(TransformConfig(log_except=[1, 3], **options), raw)

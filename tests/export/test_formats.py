@@ -210,12 +210,12 @@ def test_options_that_cannot_be():
 
 def test_a_missing_package_is_named_with_its_extra(monkeypatch):
     monkeypatch.setattr(formats.importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(ConfigError, match=r"needs tf2onnx; mend: pip install 'rankdistil-pipeline\[onnx\]'"):
+    with pytest.raises(ConfigError, match=r"needs tf2onnx. Fix: pip install 'rankdistil-pipeline\[onnx\]'"):
         formats.check_formats(ExportConfig(formats=["onnx"]))
     formats.check_formats(ExportConfig())
 
 
-def test_what_is_no_model_is_an_error_with_its_mend(exported, tmp_path):
+def test_what_is_no_model_is_an_error_with_its_fix(exported, tmp_path):
     folder, *_ = exported
     assert load_exported(folder).num_features == NUM_FEATURES  # a run's folder
     assert load_exported(folder / "serving").num_features == NUM_FEATURES
