@@ -17,6 +17,8 @@ _ROWS = 1 << 16  # documents at a time
 _SHOWN = 20  # examples of a longer list
 _HUGE = 1e30
 _MAX_GRADE = 30.0
+_NEARLY_ALL = 0.95  # of the lists that have different labels
+_CHANCE = 1e-6  # the rows stand in the order of their labels more often than by this chance
 _LIMIT = 1000.0  # the gain of so large a label, summed, is beyond float64
 
 
@@ -35,7 +37,8 @@ def describe(data: dict[str, RankingData], *, own_ids: bool = True) -> dict[str,
       `overlaps`: {splits, count, first} query ids that two splits share; `identical_lists`: {splits, count, first}
       pairs of query ids whose lists, of two documents or more, have the same features in two splits; `missing`: of
       all splits, the `values` that data.missing_value made 0 and the `features` with some, {count, first}, or None
-      without that option; `warnings`: sentences.
+      without that option; `label_order`: split -> "best first" or "best last" where the rows of nearly all lists
+      stand in that order of their labels; `warnings`: sentences.
 
     Raises:
       ValueError: numbers of features differ; a label is negative; a feature is not finite; all training labels are
@@ -73,6 +76,7 @@ def describe(data: dict[str, RankingData], *, own_ids: bool = True) -> dict[str,
         "overlaps": _overlaps(data, itertools.combinations(data, 2)) if own_ids else [],
         "identical_lists": [],
         "missing": _missing(data),
+        "label_order": {split: order for split, lists in data.items() if (order := _label_order(lists))},
     }
     contents = {split: _list_digests(lists) for split, lists in data.items()}
     for a, b in itertools.combinations(data, 2):
@@ -166,6 +170,31 @@ def _describe_split(split: str, lists: RankingData) -> dict[str, Any]:
     }
 
 
+def _label_order(lists: RankingData) -> str | None:
+    """ "best first" or "best last" where the rows of nearly all lists stand in that order of their labels, else None.
+
+    Lists with one label do not count. Short lists are often in order by chance: of the rows of a list of n documents,
+    c_1, c_2, ... of each label, the share c_1! c_2! ... / n! of all orders is one order of the labels.
+    """
+    starts, sizes = lists.offsets[:-1], lists.list_sizes
+    steps = np.diff(lists.labels, prepend=0)
+    steps[starts] = 0
+    rises, falls = (np.logical_or.reduceat(wrong, starts) for wrong in (steps > 0, steps < 0))
+    begins = steps != 0  # a run of equal labels of one list
+    begins[starts] = True
+    runs = np.flatnonzero(begins)
+    list_of_run = np.searchsorted(lists.offsets, runs, side="right") - 1
+    log_factorial = np.cumsum(np.log(np.maximum(np.arange(sizes.max() + 1), 1)))
+    for order, wrong in (("best first", rises), ("best last", falls)):
+        ordered = (rises | falls) & ~wrong
+        if ordered.sum() >= _NEARLY_ALL * (rises | falls).sum():
+            log_chance = log_factorial[np.diff(runs, append=lists.num_docs)][ordered[list_of_run]].sum()
+            log_chance -= log_factorial[sizes][ordered].sum()
+            if log_chance <= np.log(_CHANCE):
+                return order
+    return None
+
+
 def _shortest(label: np.float32) -> str:
     """
     >>> _shortest(np.float32("-0")), _shortest(np.float32(4)), _shortest(np.float32("0.3333333"))
@@ -221,6 +250,12 @@ def _warnings(described: dict[str, Any]) -> Iterable[str]:
         yield (
             f"{a} and {b} share {twins['count']} lists with the same features throughout, such as query {first} of {a} "
             f"and {second} of {b}: results on {b} flatter the model"
+        )
+    for split, order in described["label_order"].items():
+        yield (
+            f"the rows of nearly all lists of {split} stand in the order of their labels, {order}: what breaks "
+            "ties by the order of the rows then knows the labels. Shuffle the rows of each query, and check that no "
+            "feature holds the number of the row"
         )
     huge = described["features"]["huge"]
     if huge["count"]:

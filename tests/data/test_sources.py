@@ -183,7 +183,7 @@ def test_the_documents_of_another_set_are_refused_by_their_number(tmp_path, monk
     small = dataclasses.replace(sources_module.PUBLISHED["istella_s"], num_docs=27)
     monkeypatch.setitem(sources_module.PUBLISHED, "istella_s", small)
     with pytest.raises(
-        ValueError, match="has the 27 documents of istella_s, not those of istella_x. Fix: data=istella_s"
+        ValueError, match=r"has the 27 documents of istella_s, not those of istella_x\. Fix: data=istella_s"
     ):
         read(config, tmp_path / "out")
     read(IstellaSData(dir=str(tmp_path / "my.tar.gz")), tmp_path / "out")

@@ -52,17 +52,17 @@ def test_other_sizes_are_other_data(config, tmp_path, split):
 
 def test_what_does_not_fit(config, tmp_path):
     (tmp_path / "vali.txt.group").write_text("4\n2\n")
-    with pytest.raises(LetorError, match=r"vali\.txt: holds 5 rows, but .* sum to 6"):
+    with pytest.raises(LetorError, match=r"vali\.txt: 5 rows, but .* sum to 6"):
         load_data(config, found(config, tmp_path))
     assert not list(tmp_path.glob("cache/data/*"))  # the arrays of train had been written
-    with pytest.raises(LetorError, match=r"train\.txt:1: no qid.*data\.group_suffix=\.query"):
-        bare = dataclasses.replace(config, group_suffix=None)
+    bare = dataclasses.replace(config, group_suffix=None)
+    with pytest.raises(LetorError, match=r"train\.txt:1: no qid.*data\.group_suffix"):
         load_data(bare, found(bare, tmp_path))
     with pytest.raises(
-        ConfigError, match=r"data\.group_suffix=\.query is not possible: no file .*train\.txt\.query"
+        ConfigError, match=r"data\.group_suffix=\.query: no file .*train\.txt\.query"
     ):
         dataclasses.replace(config, group_suffix=".query")
     with pytest.raises(
-        ConfigError, match=r"data\.regroup=True is not possible: false with data\.group_suffix"
+        ConfigError, match=r"data\.regroup"
     ):
         dataclasses.replace(config, regroup=True)

@@ -209,7 +209,7 @@ def test_a_data_set_is_made_once_and_not_mixed_up(written, tmp_path):
 
 
 def test_group_sizes_are_refused(written, tmp_path):
-    with pytest.raises(ValueError, match="no group_sizes. Fix: write the query ids into the files"):
+    with pytest.raises(ValueError, match=r"no group_sizes\. Fix: write the query ids into the files"):
         write_tfds(
             written[0], name="groups", num_features=5, data_dir=tmp_path, group_sizes=tmp_path / "x.query"
         )
