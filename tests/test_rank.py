@@ -22,6 +22,7 @@ from pipeline.metrics.ndcg import ranked_ndcg
 from pipeline.metrics.ranked import rank_lists
 from pipeline.models.scorer import build_scorer
 from pipeline.teacher.run_file import read_scores
+from tests.closeness import assert_close
 
 NUM_FEATURES = 5
 
@@ -110,7 +111,7 @@ def test_the_run_holds_every_row_best_first_and_its_score(ranked):
         assert (np.diff(scores) < 0).all()
         order = [int(line[2]) for line in mine]
         assert sorted(order) == list(range(stop - start))
-        np.testing.assert_allclose(scores, keras_scores[start:stop][order], rtol=1e-5, atol=1e-5)
+        assert_close(scores, keras_scores[start:stop][order], rtol=1e-5, atol=1e-5)
     assert {(line[1], line[5]) for line in lines} == {("Q0", "student")}
 
 
@@ -131,9 +132,7 @@ def test_every_format_gives_the_same_order(ranked, tmp_path):
     folder, file, data, _ = ranked
     for number, model in enumerate(("student.tflite", "student.onnx")):
         run_main(folder / model, file, "-o", tmp_path / str(number), "--tag", "x", "--threads", 1)
-        np.testing.assert_allclose(
-            read_scores(tmp_path / str(number), data), read_scores(folder / "run", data), atol=1e-5
-        )
+        assert_close(read_scores(tmp_path / str(number), data), read_scores(folder / "run", data), atol=1e-5)
 
 
 def test_missing_values_are_those_of_the_run(ranked, tmp_path):

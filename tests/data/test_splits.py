@@ -58,11 +58,7 @@ def test_what_does_not_fit(config, tmp_path):
     bare = dataclasses.replace(config, group_suffix=None)
     with pytest.raises(LetorError, match=r"train\.txt:1: no qid.*data\.group_suffix"):
         load_data(bare, found(bare, tmp_path))
-    with pytest.raises(
-        ConfigError, match=r"data\.group_suffix=\.query: no file .*train\.txt\.query"
-    ):
+    with pytest.raises(ConfigError, match=r"data\.group_suffix=\.query: no file .*train\.txt\.query"):
         dataclasses.replace(config, group_suffix=".query")
-    with pytest.raises(
-        ConfigError, match=r"data\.regroup"
-    ):
+    with pytest.raises(ConfigError, match=r"data\.regroup"):
         dataclasses.replace(config, regroup=True)

@@ -124,7 +124,7 @@ def test_tflite_and_onnx_hold_every_student_and_see_whole_lists(student, tmp_pat
     expected = scoring_function(scorer)(transform(data.features), data.offsets)
     for fact in facts.values():
         scores = load_exported(tmp_path / fact["path"]).call(data.features[20:40])  # the second list
-        np.testing.assert_allclose(scores, expected[20:40], rtol=1e-4, atol=1e-5)
+        assert_close(scores, expected[20:40], rtol=1e-4, atol=1e-5)
         alone = load_exported(tmp_path / fact["path"]).call(data.features[20:21])
         assert np.allclose(alone, expected[20:21], rtol=1e-4, atol=1e-5) != scorer.listwise
 
@@ -183,7 +183,7 @@ def test_scores_do_not_depend_on_how_many_are_asked_for_at_once(exported):
         model = load_exported(folder / fact["path"])
         whole = model.score(data.features)
         parts = [model.score(part) for part in np.split(data.features, [1, 20, 20, 333])]
-        np.testing.assert_allclose(np.concatenate(parts), whole, rtol=1e-5, atol=1e-6)
+        assert_close(np.concatenate(parts), whole, rtol=1e-5, atol=1e-6)
 
 
 def test_a_format_with_other_scores_is_refused_and_leaves_nothing(tmp_path, monkeypatch):
