@@ -97,7 +97,7 @@ def test_lists_and_packed_documents_are_each_other_s_inverse_with_their_gradient
     np.testing.assert_array_equal(padded, expected.reshape(4, -1, 1))
     np.testing.assert_array_equal(to_docs(padded, found.slot).numpy()[is_document], values[is_document])
     assert not to_docs(padded, found.slot).numpy()[~is_document].any()
-    gradient = tape.gradient(loss, docs).numpy()
+    gradient = tf.convert_to_tensor(tape.gradient(loss, docs)).numpy()
     np.testing.assert_array_equal(gradient[is_document, 0], weights.reshape(-1)[slot])
     assert not gradient[~is_document].any()
     with tf.GradientTape() as tape:

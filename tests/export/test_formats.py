@@ -92,7 +92,7 @@ def test_each_format_holds_every_transform(options, tmp_path):
     assert all(fact["max_difference"] < 1e-4 * deviation for fact in facts.values())
 
 
-@pytest.mark.parametrize("missing", [-999.0, 0.1, 1.7976931348623157e308])
+@pytest.mark.parametrize("missing", [-999.0, -0.0, 0.1, 1.7976931348623157e308])
 @pytest.mark.parametrize("student", [MLPStudent(hidden=[4]), DCNStudent(hidden=[4])], ids=["folded", "dcn"])
 def test_each_format_reads_the_missing_value_as_training_did(missing, student, tmp_path):
     """Raw rows with the missing value have the scores of rows with 0 in its place."""
