@@ -17,7 +17,7 @@ import yaml
 from pipeline import cli
 from pipeline.cli import main
 from pipeline.config import STAGES
-from pipeline.run import Run
+from pipeline.run import run
 from pipeline.status import read_status
 from tests.conftest import ROOT, TINY, tiny_config
 from tests.trust.command import metrics
@@ -78,7 +78,7 @@ def test_a_wheel_runs_from_any_folder(wheel, tmp_path):
     }  # fmt: skip
     result = json.loads((out / "result.json").read_text())
     assert result["run"]["commit"] is None  # not from a checkout: it is the wheel's code that ran
-    assert metrics(result) == metrics(Run(tiny_config(tmp_path / "checkout"))())
+    assert metrics(result) == metrics(run(tiny_config(tmp_path / "checkout")).result)
     assert (tmp_path / "work" / ".cache" / "rankdistil" / "teacher").is_dir()
 
 

@@ -11,7 +11,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tensorboard.plugins.hparams import metadata
 
 from pipeline.config import ConfigError
-from pipeline.run import Run
+from pipeline.run import run
 from pipeline.tracking import hyper_parameters, mlflow_run, open_trackers
 from tests.conftest import tiny_config
 
@@ -33,7 +33,7 @@ def tracked(tmp_path_factory):
     root = tmp_path_factory.mktemp("tracked")
     uri = f"sqlite:///{root}/mlflow.db"
     config = tiny_config(root, "tracking.writers=[tensorboard,csv,mlflow]", f"tracking.mlflow_uri={uri}")
-    return config, Run(config)(), MlflowClient(uri)
+    return config, run(config).result, MlflowClient(uri)
 
 
 def test_example():

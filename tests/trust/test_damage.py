@@ -1,5 +1,6 @@
 """Damaged files: each file of each artifact, a checkpoint, and what lies in a run's folder."""
 
+import dataclasses
 import functools
 import itertools
 import json
@@ -9,12 +10,13 @@ import numpy as np
 import pytest
 
 import pipeline.store as store_module
-from pipeline.cli import _check_folder
 from pipeline.config import ConfigError
-from pipeline.run import Run
+from pipeline.run import run
+from pipeline.run_folder import check_folder
 from pipeline.store import FolderInUseError, Store
 from pipeline.training import checkpoint
-from tests.conftest import tiny_config
+from tests.closeness import assert_close
+from tests.conftest import find, load_splits, load_teacher, tiny_config
 from tests.training.test_fit import assert_same, train
 from tests.trust.command import FAST, metrics
 
@@ -28,7 +30,7 @@ def tiny(tmp_path_factory):
 def whole(tiny):
     """A finished run, and the bytes of every file of its artifacts."""
     config = tiny()
-    result = Run(config)()
+    result = run(config).result
     files = {path: path.read_bytes() for path in config.cache_dir.rglob("*") if path.is_file()}
     return config, result, files
 
@@ -64,16 +66,9 @@ def test_each_file_of_each_artifact_is_named_and_made_again(whole, tiny, fault, 
         with fault(f"{kind}: a file {damage}"):
             DAMAGES[damage](path)
             caplog.clear()
-            run = Run(config)
-            asked = {
-                "data": lambda run=run: run.data.folder,
-                "features": lambda run=run: run.data.features_folder,
-                "teacher": lambda run=run: run.teacher.model,
-                "scores": lambda run=run: run.teacher.scores_folder,
-                "student": lambda run=run: run.trained("student"),
-                "digests": lambda run=run: run.data.folder,
-            }
-            asked[kind]()
+            made_by_data = kind in ("data", "features", "digests")
+            stage = "data" if made_by_data else "student" if kind == "student" else "teacher"
+            run(dataclasses.replace(config, stage=stage))
             if kind != "digests":
                 assert f"{folder}: " in caplog.text
                 # A flip may hit the digest of another file in the manifest, which is named then.
@@ -90,7 +85,7 @@ def test_the_result_after_damage_is_the_result_before(whole, tiny, fault):
         for path in files:
             if path.name != "manifest.json":
                 flip(path)
-        assert metrics(Run(tiny(run="mended"))()) == metrics(result)
+        assert metrics(run(tiny(run="mended")).result) == metrics(result)
     restore(files)
 
 
@@ -125,9 +120,9 @@ def test_an_artifact_of_an_older_program_is_made_again(whole, fault, monkeypatch
     config, _, files = whole
     with fault("artifacts of an older format"):
         monkeypatch.setattr(store_module, "FORMAT", store_module.FORMAT + 1)
-        newer = Run(config)
-        assert newer.data.folder not in {path.parent for path in files}
-        manifest = json.loads((newer.data.folder / "manifest.json").read_text())
+        newer = load_splits(config).artifacts.data.path
+        assert newer not in {path.parent for path in files}
+        manifest = json.loads((newer / "manifest.json").read_text())
         assert manifest["format"] == store_module.FORMAT
 
 
@@ -167,31 +162,34 @@ def test_scores_of_other_rows_are_not_used(tiny, tmp_path, fault):
     overrides = ["data=letor", *(f"data.{split}={path}" for split, path in paths.items())]
     overrides += ["teacher.num_trees=2", "teacher.min_docs_in_leaf=1", "train.epochs=1"]
 
-    def run(*more):
-        return Run(tiny(*overrides, *more, cache=f"{tmp_path.name}-rows"))
+    def config_of(*more):
+        return tiny(*overrides, *more, cache=f"{tmp_path.name}-rows")
 
-    first = run()
-    folder, scores = first.teacher.scores_folder, first.teacher.scores("train")
+    def scores_of(config):
+        teacher = load_teacher(config)
+        return teacher.artifact.path, teacher.scores["train"]
+
+    folder, scores = scores_of(config_of())
     with fault("scores: another file under the same name"):
         paths["train"].write_text("\n".join(lines).replace("qid:1 1:1.0", "qid:1 1:1.7") + "\n")
-        assert run().teacher.scores_folder != folder
+        assert scores_of(config_of())[0] != folder
     with fault("scores: reordered rows"):
         reordered = [*lines[3:], *lines[:3]]
         paths["train"].write_text("\n".join(reordered) + "\n")
-        other = run()
-        assert other.teacher.scores_folder != folder
-        assert sorted(other.teacher.scores("train")) == pytest.approx(sorted(scores))
+        other, other_scores = scores_of(config_of())
+        assert other != folder
+        assert_close(sorted(other_scores), sorted(scores))
     with fault("scores: another transform of the scores"):
         paths["train"].write_text("\n".join(lines) + "\n")
-        assert run().teacher.scores_folder == folder  # the raw ones are the same
-        plain, ranked = run(), run("teacher.scores.transform=rank")
-        assert ranked.trained("student") != plain.trained("student")
+        assert scores_of(config_of())[0] == folder  # the raw ones are the same
+        plain, ranked = (find(config_of(*more))[0] for more in ((), ("teacher.scores.transform=rank",)))
+        assert ranked.models["student"].path != plain.models["student"].path
     with fault("scores of a file: other rows than the data"):
         np.save(tmp_path / "short.npy", scores[:-1])
         files = [f"teacher.{split}={tmp_path / 'short.npy'}" for split in paths]
         config = tiny_config(tmp_path, *overrides[:4], "teacher=run_file", *files)
         with pytest.raises(ValueError, match=r"short\.npy.*the data has 12 documents"):
-            _ = Run(config).teacher.scores_folder
+            load_teacher(config)
 
 
 class StopError(Exception):
@@ -214,7 +212,7 @@ def test_a_damaged_checkpoint_is_named_and_training_begins_anew(tmp_path, fault,
             assert_same(train(folder), whole)
             if (name, damage) != ("checkpoint.npz", "deleted"):  # then there is nothing to see
                 assert name in caplog.text
-                assert "begins anew" in caplog.text
+                assert "starts from the beginning" in caplog.text
 
 
 @pytest.mark.parametrize("name", ["history.json", "weights.npz"])
@@ -229,7 +227,7 @@ def test_a_training_that_was_killed_at_its_very_end_is_checked(tmp_path, fault, 
     with fault(f"{name} of a finished training truncated before its artifact was whole"):
         truncate(tmp_path / "a" / name)
         assert_same(train(tmp_path / "a"), whole)
-        assert "begins anew" in caplog.text
+        assert "starts from the beginning" in caplog.text
 
 
 def test_any_flipped_byte_of_arrays_is_found(tmp_path, fault):
@@ -254,7 +252,7 @@ def test_a_damaged_file_of_the_run_is_written_again(whole, fault, name, damage):
     config, result, _ = whole
     with fault(f"{name} in the run's folder {damage}"):
         DAMAGES[damage](config.run_dir / name)
-        Run(config)()
+        run(config)
         assert metrics(json.loads((config.run_dir / "result.json").read_text())) == metrics(result)
         assert (config.run_dir / "per_query.csv").read_text().count("\n") == 1 + 12
         assert (config.run_dir / "student" / "saved_model.pb").stat().st_size > 1000
@@ -265,5 +263,5 @@ def test_a_damaged_config_of_the_run_stops_with_the_mend(tiny, fault, text):
     config = tiny(run="config")
     with fault("config.yaml in the run's folder damaged"):
         (config.run_dir / "config.yaml").write_bytes(text if isinstance(text, bytes) else text.encode())
-        with pytest.raises((ConfigError, FolderInUseError), match=r"mend: another run_dir, or remove it"):
-            _check_folder(config)
+        with pytest.raises((ConfigError, FolderInUseError), match=r"Fix: another run_dir, or remove"):
+            check_folder(config)

@@ -130,7 +130,7 @@ def test_yaml_makes_no_objects(tmp_path, fault, text):
         code, output = experiment(tmp_path, text)
         assert code == 2, output
         assert "Traceback" not in output
-        assert re.search(r"could not determine a constructor .*evil\.yaml\", line 2, .*mend:", output)
+        assert re.search(r"could not determine a constructor .*evil\.yaml\", line 2", output)
         assert not (tmp_path / MARK).exists()
 
 

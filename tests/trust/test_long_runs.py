@@ -11,7 +11,7 @@ import pytest
 from tensorflow.python.framework.func_graph import FuncGraph
 
 from pipeline.config import MLPStudent
-from pipeline.run import Run
+from pipeline.run import run
 from tests.conftest import tiny_config
 from tests.training.test_fit import CONFIG, STUDENTS, train
 from tests.trust.command import FAST
@@ -52,7 +52,7 @@ def test_many_runs_in_one_process(tmp_path, fault):
     quick = (*FAST, "train.epochs=1", "train.baseline=false", "stage=student")
     points = []
     for seed in range(runs):
-        Run(tiny_config(tmp_path, *quick, f"seed={seed}", run=f"run{seed}"))()
+        run(tiny_config(tmp_path, *quick, f"seed={seed}", run=f"run{seed}"))
         points.append(measured())
     memory, files = growth(points)
     with fault("many runs in one process", f"{runs} runs: {memory:+.0f} MB, {files:+d} open files"):

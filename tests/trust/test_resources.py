@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from pipeline.data.letor import reader as letor_module
-from pipeline.run import Run
 from pipeline.store import Store
-from tests.conftest import tiny_config
+from pipeline.teacher.stage import make_teacher
+from tests.conftest import find, load_splits, tiny_config
 from tests.trust.command import finished, metrics, run
 
 MISTAKE = 2
@@ -204,25 +204,26 @@ def test_an_input_that_changes_while_it_is_read(tmp_path, fault, monkeypatch):
 
     with fault("input that changes while it is read"):
         monkeypatch.setattr(letor_module, "read_letor", write_meanwhile)
-        with pytest.raises(ValueError, match=r"train\.txt changed while it was read; mend: run again"):
-            _ = Run(tiny_config(tmp_path, *overrides)).data.folder
+        with pytest.raises(ValueError, match=r"train\.txt changed while it was read; Fix: run again"):
+            load_splits(tiny_config(tmp_path, *overrides))
         assert not finished(tmp_path)
         monkeypatch.undo()
-        assert Run(tiny_config(tmp_path, *overrides)).data.splits["train"].num_queries == 4
+        assert load_splits(tiny_config(tmp_path, *overrides)).splits["train"].num_queries == 4
 
 
 def test_scores_that_change_while_they_are_read(tmp_path, fault, monkeypatch):
     config = tiny_config(tmp_path)
     overrides = ["teacher=run_file"]
-    for split, data in Run(config).data.splits.items():
+    for split, data in load_splits(config).splits.items():
         np.save(tmp_path / f"{split}.npy", np.arange(float(data.num_docs)))
         overrides.append(f"teacher.{split}={tmp_path}/{split}.npy")
-    changed = Run(tiny_config(tmp_path, *overrides))
-    _ = changed.teacher.scores_key
+    changed = tiny_config(tmp_path, *overrides)
+    artifacts, ctx = find(changed)
+    data = load_splits(changed)
     with fault("scores that change while they are read"):
-        np.save(tmp_path / "vali.npy", np.arange(float(changed.data.splits["vali"].num_docs)) + 1)
+        np.save(tmp_path / "vali.npy", np.arange(float(data.splits["vali"].num_docs)) + 1)
         with pytest.raises(ValueError, match=r"vali\.npy changed while it was read"):
-            _ = changed.teacher.scores_folder
+            make_teacher(changed.teacher, changed.train, data, artifacts.teacher, ctx)
         assert not list(tmp_path.glob("cache/scores/*/manifest.json"))
 
 

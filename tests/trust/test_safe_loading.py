@@ -8,9 +8,8 @@ import pytest
 import tensorflow as tf
 import tf_keras as keras
 
-from pipeline.run import Run
 from pipeline.teacher.saved_model import SavedModel
-from tests.conftest import ROOT, tiny_config
+from tests.conftest import ROOT, load_teacher, tiny_config
 
 RUN_CODE_WHEN_READ = {"pickle", "dill", "cloudpickle", "joblib", "marshal", "shelve"}
 BUILTINS = {"eval", "exec", "compile", "__import__"}
@@ -91,9 +90,9 @@ def test_a_model_of_others_is_said_to_be_a_program(tmp_path, fault, caplog):
     spec = tf.TensorSpec([None, None], tf.float32, "features")
     module.call = tf.function(lambda features: features[:, 0], input_signature=[spec])
     tf.saved_model.save(module, str(tmp_path / "model"), signatures={"serving_default": module.call})
-    run = Run(tiny_config(tmp_path, "teacher=saved_model", f"teacher.path={tmp_path}/model"))
+    config = tiny_config(tmp_path, "teacher=saved_model", f"teacher.path={tmp_path}/model")
     with fault("a SavedModel as teacher"):
-        assert run.teacher.model is not None
+        assert load_teacher(config).model is not None
         assert f"{tmp_path}/model is a program that runs with your rights" in caplog.text
 
 
