@@ -22,7 +22,7 @@ import yaml
 from omegaconf import OmegaConf
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from pipeline.config import Config, ConfigError, compose, from_composed
+from pipeline.config import Config, compose, from_composed
 from pipeline.config.compose import compose_hydra
 from pipeline.config.errors import user_message
 from pipeline.config.hydra_policy import check_hydra, forbid_resolvers
@@ -30,7 +30,7 @@ from pipeline.config.overrides import explain, groups_and_choices, key_of, searc
 from pipeline.environment import set_environment
 from pipeline.errors import DONE, FAILED, INTERRUPTED, REFUSED_BY_GATE, STOPPED, USER_ERROR
 from pipeline.jobs import end_with_parent
-from pipeline.run_folder import check_folder
+from pipeline.run_folder import check_folder, make_folder
 from pipeline.status import Recorder, read_status, recorded, write_status
 from pipeline.store import atomic, exclusive
 from pipeline.sweep import COMMAND, own_overrides, plan, sweep_folder, sweep_job
@@ -52,7 +52,6 @@ _QUIET = (
     "tensorflow",
     "absl",
 )  # their INFO lines are many
-_NO_EFFECT = ("hydra.run.dir", "hydra.job.chdir")  # the command has its own option, or needs the default
 
 OmegaConf.register_new_resolver("groups_and_choices", groups_and_choices, replace=True)  # of --help
 
@@ -132,7 +131,7 @@ def _plan(stages: dict[str, list[tuple[str, str]]]) -> str:
 @contextlib.contextmanager
 def _claimed(config: Config) -> Iterator[None]:
     """Keeps other processes out of the run's folder, and writes config.yaml there."""
-    config.run_dir.mkdir(parents=True, exist_ok=True)
+    make_folder(config)
     with exclusive(config.run_dir):
         check_folder(config)
         with atomic(config.run_dir / "config.yaml") as temporary:
@@ -170,16 +169,13 @@ def _run(given: argparse.Namespace, command: str, *, is_job: bool) -> int:
         return _sweep(given, command)
     config = from_composed(composed)
     check_hydra(composed.hydra, given.overrides)
-    for override in given.overrides:
-        if key_of(override) in _NO_EFFECT:
-            raise ConfigError("has no effect", where=override, fix="run_dir=FOLDER, or remove it")
     check_folder(config)
     os.environ.update({name: str(value) for name, value in composed.hydra.job.env_set.items()})
     _set_verbosity(composed.hydra.verbose)
     with contextlib.ExitStack() as stack:
         recorder = None
         if is_job:  # who started the job reads in status.json how it ended, wherever that is
-            config.run_dir.mkdir(parents=True, exist_ok=True)
+            make_folder(config)
             recorder = stack.enter_context(recorded(config.run_dir))
         progress = ProgressBars()
         with progress.bars:
@@ -299,10 +295,11 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("-cd", "--config-dir")
     parser.add_argument("-h", "--help", action="store_true")
     parser.add_argument("--hydra-help", action="store_true")
-    parser.add_argument("-c", "--cfg")
+    parser.add_argument("-c", "--cfg", choices=("job", "hydra", "all"))
     parser.add_argument("-p", "--package")
     parser.add_argument("--resolve", action="store_true")
-    parser.add_argument("-i", "--info", nargs="?", const="all")
+    infos = ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath")
+    parser.add_argument("-i", "--info", nargs="?", const="all", choices=infos)
     parser.add_argument("-sc", "--shell-completion", action="store_true")
     return parser
 
@@ -324,9 +321,10 @@ def _command(words: list[str], *, is_job: bool) -> int:
     elif given.help or given.cfg or given.info:
         check_hydra(compose_hydra(given.overrides, given.config_name, given.config_dir).hydra)
         _hydra_main(words)
-    elif given.multirun or "hydra.mode=MULTIRUN" in given.overrides:
-        return _sweep(given, command)
     else:
+        _log_to_terminal()
+        if given.multirun or "hydra.mode=MULTIRUN" in given.overrides:
+            return _sweep(given, command)
         return _run(given, command, is_job=is_job)
     return DONE
 
@@ -336,7 +334,6 @@ def main() -> None:
     is_job = end_with_parent()
     set_environment()
     forbid_resolvers()
-    _log_to_terminal()
     signal.signal(signal.SIGTERM, _terminate)
     full_traceback = os.environ.get("HYDRA_FULL_ERROR") == "1"
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises its errors, which are explained here

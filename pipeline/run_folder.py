@@ -51,6 +51,19 @@ def compare(folder: Path, config: Config) -> str:
     return "; ".join(other[:3]) + more if other else "same"
 
 
+def make_folder(config: Config) -> None:
+    """Makes run_dir.
+
+    Raises:
+      ConfigError: it cannot be made.
+    """
+    try:
+        config.run_dir.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        fix = "a folder that this user can make and write to"
+        raise ConfigError(str(error.strerror), where=f"run_dir={config.run_dir}", fix=fix) from error
+
+
 def check_folder(config: Config) -> None:
     """Raises FolderInUseError where run_dir holds another run."""
     found = compare(config.run_dir, config)

@@ -63,12 +63,10 @@ def sweep_folder(overrides: Sequence[str]) -> Path:
     """The folder of a sweep's jobs: `run_dir`, or a folder that the same command finds again.
 
     Raises:
-      ConfigError: run_dir differs at each start, or Hydra's own option for it is given.
+      ConfigError: run_dir differs at each start.
     """
     folder = f"sweeps/{folder_name(overrides, leave_out=['cache_dir'])}"
     for override in _parsed(overrides):
-        if override.key_or_group == "hydra.sweep.dir":
-            raise ConfigError("has no effect", where=str(override.input_line), fix="run_dir=FOLDER")
         if override.key_or_group == "run_dir":
             folder = str(override.value())
             if "${" in folder or override.is_sweep_override():

@@ -281,8 +281,15 @@ def test_on_a_terminal_it_shows_bars_and_in_a_pipe_none(tmp_path):
     assert "training student" not in quiet.stdout + quiet.stderr
     assert "to do: data (made before), teacher (made before), student (made before)" in quiet.stderr
     told = [line.split(" INFO ")[1].split(":")[0] for line in quiet.stderr.splitlines() if " INFO " in line]
-    stages = ["stage data", "train", "vali", "test", "136 features; always 0 in train", "all that was seen"]
-    assert told[1:] == [*stages, "stage teacher", "stage student", "all that was asked is done"]
+    stages = [
+        "stage data",
+        "train",
+        "vali",
+        "test",
+        "136 features; always 0 in train",
+        "all that was found in the data",
+    ]
+    assert told[1:] == [*stages, "stage teacher", "stage student"]
     assert told == [line.split(" INFO ")[1].split(":")[0] for line in (tmp_path / "quiet" / "log").open()]
     assert [line.split()[0] for line in quiet.stdout.splitlines() if "0." in line] == [
         "teacher",

@@ -41,7 +41,7 @@ def test_a_sweep_trains_the_teacher_once_lists_what_failed_and_resumes(tmp_path)
     assert sorted(line.split()[1].rstrip(":") for line in told[:3]) == names
     assert told[3] == f"{sweep}: 3 jobs, 1 failed"
     assert told[5:] == [f"    {sweep / names[0] / 'log'}", AGAIN]
-    assert "temperature=-1 is not possible" in read_status(sweep / names[0]).error
+    assert "loss.temperature=-1: " in read_status(sweep / names[0]).error
     for name in names[1:]:
         result = json.loads((sweep / name / "result.json").read_text())
         assert name == f"loss.temperature={result['config']['loss']['temperature']:g}"

@@ -8,6 +8,9 @@ import sys
 from collections.abc import Iterable
 from typing import Any
 
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
 from pipeline.errors import UserError
 
 
@@ -46,6 +49,20 @@ def above_zero(group: str, options: Any, *names: str) -> None:
     for name in names:
         value = getattr(options, name)
         check(value is None or value > 0, f"{group}.{name}", value, "a number > 0")
+
+
+def resolved(config: DictConfig, key: str) -> Any:
+    """The plain value of a key; None where there is none.
+
+    Raises:
+      ConfigError: an interpolation, such as ${key}, cannot be resolved.
+    """
+    try:
+        node = OmegaConf.select(config, key)
+        return OmegaConf.to_container(node, resolve=True) if OmegaConf.is_config(node) else node
+    except OmegaConfBaseException as error:
+        where = str(error.full_key or key)
+        raise ConfigError(str(error).splitlines()[0], where=where, fix="give a value there") from None
 
 
 def within_float64(value: float) -> float:

@@ -20,7 +20,7 @@ from hydra.errors import HydraException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from pipeline.config.checks import ConfigError, check, nearest, one_of
+from pipeline.config.checks import ConfigError, check, nearest, one_of, resolved
 from pipeline.config.data import (
     IstellaData,
     IstellaSData,
@@ -34,7 +34,7 @@ from pipeline.config.data import (
     YahooData,
 )
 from pipeline.config.export import ExportConfig
-from pipeline.config.overrides import explain, searchpath
+from pipeline.config.overrides import RECIPES, choices_of, explain, searchpath
 from pipeline.config.student import AttentionStudent, DCNStudent, LinearStudent, MLPStudent
 from pipeline.config.teacher import (
     AttentionTeacher,
@@ -183,7 +183,7 @@ def _build(cls: type, values: dict[str, Any], where: str) -> Any:
             cls = typing.get_type_hints(cls)[name]
         allowed = [field.name for field in dataclasses.fields(cls)]
         raise ConfigError(f"{where}.{error.full_key} is unknown: {nearest(path[-1], allowed)}") from None
-    except omegaconf.errors.ValidationError as error:
+    except OmegaConfBaseException as error:
         raise ConfigError(str(error).splitlines()[0], where=f"{where}.{error.full_key}") from None
 
 
@@ -226,8 +226,7 @@ def from_composed(composed: omegaconf.DictConfig) -> Config:
     for key in map(str, composed):
         if key != "hydra":
             one_of("option", key, fields)
-            node = composed[key]
-            values[key] = OmegaConf.to_container(node, resolve=True) if OmegaConf.is_config(node) else node
+            values[key] = resolved(composed, key)
     for key in fields:
         if key not in values or (key not in _PLAIN and not isinstance(values[key], dict)):
             raise ConfigError(
@@ -276,12 +275,20 @@ def compose_hydra(
         with hydra.initialize_config_module("pipeline.conf", version_base="1.3"):
             composed = hydra.compose(config_name, overrides=given, return_hydra_config=True)
             HydraConfig.instance().set_config(composed)  # for values with ${hydra:...}
-            return composed
     except HydraException as error:
         raise ConfigError(explain(error, overrides)) from error
     except (OmegaConfBaseException, yaml.YAMLError, ValueError) as error:
         fix = "correct this option, or the file that sets it"
         raise ConfigError(" ".join(str(error).split()), fix=fix) from error
+    chosen = composed.hydra.runtime.choices
+    for field in dataclasses.fields(Config):
+        if field.name not in (*_PLAIN, *chosen):
+            fix = f"{field.name}=CHOICE, or remove what deletes {field.name}"
+            raise ConfigError(f"{field.name} is not one choice", fix=fix)
+    for group in RECIPES:  # optional, so Hydra ignores one that does not exist
+        if any(override.startswith(f"{group}=") for override in overrides):
+            one_of(group, str(chosen[group]), ("None", *choices_of(group)))
+    return composed
 
 
 def compose(overrides: Sequence[str]) -> Config:

@@ -11,9 +11,8 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 
-from pipeline.config.checks import ConfigError, nearest
+from pipeline.config.checks import ConfigError, check, nearest, resolved
 from pipeline.config.overrides import key_of
 
 _FORBIDDEN_RESOLVERS = ("oc.env", "oc.decode", "oc.deprecated")
@@ -60,28 +59,30 @@ def check_hydra(hydra: DictConfig, command_line: Sequence[str] = ()) -> None:
       ConfigError: a value is not allowed, or cannot be resolved.
     """
 
-    def resolved(key: str) -> Any:
-        try:
-            node = OmegaConf.select(hydra, key)
-            return OmegaConf.to_container(node, resolve=True) if OmegaConf.is_config(node) else node
-        except OmegaConfBaseException as error:
-            raise ConfigError(" ".join(str(error).split()), where=f"hydra.{key}") from None
-
     for key in ("callbacks", "output_subdir"):
-        if value := resolved(key):
+        if value := resolved(hydra, key):
             _refuse(f"hydra.{key}", value)
     for key in ("job_logging", "hydra_logging"):
-        if (value := resolved(key)) != _LOGGING:
+        if (value := resolved(hydra, key)) != _LOGGING:
             _refuse(f"hydra.{key}", value, "remove it; the log of a run is RUN_DIR/log")
+    for key in ("run.dir", "sweep.dir"):
+        if (value := resolved(hydra, key)) != resolved(hydra, "..run_dir"):
+            raise ConfigError(
+                "has no effect", where=f"hydra.{key}={value}", fix="run_dir=FOLDER, or remove it"
+            )
+    if value := resolved(hydra, "job.chdir"):
+        raise ConfigError("is not possible", where=f"hydra.job.chdir={value}", fix="remove it")
     for part in ("launcher", "sweeper"):
-        for full, key, value in _items({part: resolved(part)}, "hydra"):
+        options = resolved(hydra, part)
+        check(isinstance(options, dict), f"hydra.{part}", options, f"remove it, or hydra/{part}=basic")
+        for full, key, value in _items({part: options}, "hydra"):
             if key == "_target_" and not str(value).startswith(_TARGETS):
                 _refuse(full, value, nearest(str(value), [f"{prefix}*" for prefix in _TARGETS]))
             typed = any(key_of(override).startswith(full) for override in command_line)
             if value and (key in _COMMANDS or key.endswith("_commands")) and not typed:
                 _refuse(full, value, f"give {full} on the command line")
-    for name in resolved("job.env_set") or {}:
+    for name in resolved(hydra, "job.env_set") or {}:
         if name not in _ENVIRONMENT:
             _refuse("hydra.job.env_set", name, nearest(name, _ENVIRONMENT))
-    if value := resolved("job.env_copy"):
+    if value := resolved(hydra, "job.env_copy"):
         _refuse("hydra.job.env_copy", value)

@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from importlib.abc import Traversable
 
 _GLOBAL = "# @package _global_"  # the head of a file that sets options of other groups
-_NO_GROUP = ("reproduce", "parts", "data_recipe", "teacher_recipe", "__pycache__")
+RECIPES = ("data_recipe", "teacher_recipe")  # groups that `data` and `teacher` choose
+_NO_GROUP = ("reproduce", "parts", *RECIPES, "__pycache__")
 _EXTRAS = {
     "hydra/launcher/joblib": "joblib",
     "hydra/launcher/submitit_local": "submitit",
@@ -41,6 +42,8 @@ def explain(error: HydraException, overrides: Sequence[str]) -> str:
         available = re.findall(r"^\t(?!provider=)(\S+)$", text, re.MULTILINE)
         return f"{group}={choice} is unknown: {nearest(choice, available)}"
     lines = [line for line in text.splitlines() if line and not line.startswith("See https://")]
+    if text.startswith("Error merging override") and error.__cause__ is not None:
+        lines[1:] = str(error.__cause__).splitlines()
     return "\n".join(lines[:2])
 
 
@@ -82,10 +85,15 @@ def groups_and_choices() -> str:
     """One line for each group, for --help."""
     lines = []
     for folder in _groups():
-        names = sorted(path.name.removesuffix(".yaml") for path in _files(folder))
+        names = choices_of(folder.name)
         if names != ["default"]:
             lines.append(f"  {folder.name}: {', '.join(names)}")
     return "\n".join(lines)
+
+
+def choices_of(group: str) -> list[str]:
+    folder = importlib.resources.files("pipeline.conf").joinpath(group)
+    return [file.name.removesuffix(".yaml") for file in _files(folder)]
 
 
 def _groups() -> list[Traversable]:

@@ -23,7 +23,7 @@ class NetworkConfig:
     input_noise: float
 
     def __post_init__(self) -> None:
-        ok = bool(self.hidden) and min(self.hidden) >= 1
+        ok = bool(self.hidden) and all(type(width) is int and width >= 1 for width in self.hidden)
         check(ok, f"{self.group}.hidden", self.hidden, "at least one width, each at least 1")
         one_of(f"{self.group}.activation", self.activation, ("relu", "relu6", "tanh", "gelu", "swish"))
         check(0 <= self.dropout < 1, f"{self.group}.dropout", self.dropout, "0 <= x < 1")
