@@ -19,10 +19,17 @@ from pipeline.data.letor.lists import read_lists
 from pipeline.data.progress import reading
 from pipeline.data.sources import PUBLISHED
 from pipeline.environment import set_environment
-from pipeline.export.load import ExportedModel, ModelError, load_exported
+from pipeline.errors import DONE, USER_ERROR, UserError
+from pipeline.export.load import ExportedModel, load_exported
 from pipeline.store import atomic
 
-MISTAKE = 2  # exit code
+# The option for each argument of read_letor that a user can set.
+_OPTIONS = {
+    "duplicates": "--duplicates",
+    "unsorted": "--unsorted",
+    "missing_value": "--missing-value",
+    "group_sizes": "--groups",
+}
 
 
 def rank_file(
@@ -118,9 +125,9 @@ def strictly_falling(scores: np.ndarray) -> np.ndarray:
 def _qrels_lines(path: Path, query: str, labels: np.ndarray) -> str:
     if (labels != np.round(labels)).any():
         row = int(np.flatnonzero(labels != np.round(labels))[0])
-        raise ValueError(
-            f"{path}: document {row} of query {query!r} has the label {labels[row]}; mend: qrels hold whole numbers, "
-            "leave --qrels out"
+        raise UserError(
+            f"{path}: document {row} of query {query!r} has the label {labels[row]}",
+            fix="leave --qrels out: qrels hold whole numbers",
         )
     return "".join(f"{query} 0 {row} {label:.0f}\n" for row, label in enumerate(labels.tolist()))
 
@@ -181,7 +188,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         if path is not None and not path.absolute().parent.is_dir():
             parser.error(f"{path}: its folder is not there")
         if path is not None and path.is_dir():
-            parser.error(f"{path} is a folder; mend: name a file")
+            parser.error(f"{path} is a folder. Fix: name a file")
         if path is not None and path.absolute() in (options.file.absolute(), options.model.absolute()):
             parser.error(f"{path} would be written over")
     if options.qrels is not None and options.qrels.absolute() == options.out.absolute():
@@ -203,14 +210,14 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
             groups=options.groups,
         )
     except LetorError as error:
-        names = {name: f"--{name.replace('_', '-')}" for name in ("duplicates", "unsorted", "missing_value")}
-        print(f"error: {error.named(names | {'group_sizes': '--groups'})}", file=sys.stderr)
-        raise SystemExit(MISTAKE) from None
-    except (ModelError, ValueError, OSError) as error:
+        takes = f"; {options.model} takes {model.num_features} features"
+        print(f"error: {error.named(_OPTIONS)}{takes * (error.argument == 'num_features')}", file=sys.stderr)
+        raise SystemExit(USER_ERROR) from None
+    except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
-        raise SystemExit(MISTAKE) from None
+        raise SystemExit(USER_ERROR) from None
     print(f"{options.out}: {num_queries} queries, {num_docs} documents, {time.perf_counter() - began:.1f} s")
-    raise SystemExit(0)
+    raise SystemExit(DONE)
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ from pipeline.context import Context
 from pipeline.data import RankingData
 from pipeline.data.packing import PackedBatches
 from pipeline.data.stage import DataArtifacts
+from pipeline.errors import UserError
 from pipeline.losses.registry import DISTILLATION, make_loss
 from pipeline.models.networks import Scorer
 from pipeline.models.scorer import build_scorer
@@ -66,7 +67,12 @@ def distillation_loss(config: LossConfig, *, num_steps: int = 1) -> ListLoss:
     """
     if config.name not in DISTILLATION:
         raise ConfigError(f"loss.name={config.name} is unknown: {nearest(config.name, DISTILLATION)}")
-    distil = functools.partial(make_loss(config.name, **config.options), reduce=None)
+    try:
+        distil = functools.partial(make_loss(config.name, **config.options), reduce=None)
+    except UserError as error:  # names the argument
+        raise ConfigError(
+            error.what, where=f"loss.{error.where}" if error.where else f"loss={config.name}", fix=error.fix
+        ) from None
     label = label_loss(config.label_loss, option="loss.label_loss")
     largest = max(config.label_weight, config.label_weight_end or 0.0)
 

@@ -19,11 +19,13 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from pipeline import cli
 from pipeline.cli import compose
 from pipeline.config import ConfigError
-from pipeline.sweep import _reason, folder_name, folder_overrides, note_failure, sweep_folder, whole_result
-from pipeline.sweep_watch import Sweep, num_jobs
-from tests.conftest import ROOT, TINY, tiny_config
+from pipeline.status import ENDED, FAILURE, RUNNING, Status, read_status, write_status
+from pipeline.sweep import folder_name, own_overrides, plan, sweep_folder
+from pipeline.sweep_watch import SweepWatch
+from tests.conftest import ROOT, TINY
 from tests.test_cli import rankdistil
 
+AGAIN = "The same command runs only the jobs that are missing."
 SMALL = (*TINY, "train.baseline=false", "train.epochs=1")
 
 
@@ -38,8 +40,8 @@ def test_a_sweep_trains_the_teacher_once_lists_what_failed_and_resumes(tmp_path)
     told = done.stderr.splitlines()  # and nothing of Hydra's
     assert sorted(line.split()[1].rstrip(":") for line in told[:3]) == names
     assert told[3] == f"{sweep}: 3 jobs, 1 failed"
-    assert told[5:] == [f"    {sweep / names[0] / 'log'}", "The same command runs only what is not whole."]
-    assert "temperature=-1 is not possible" in (sweep / names[0] / "failed").read_text()
+    assert told[5:] == [f"    {sweep / names[0] / 'log'}", AGAIN]
+    assert "loss.temperature=-1: " in read_status(sweep / names[0]).error
     for name in names[1:]:
         result = json.loads((sweep / name / "result.json").read_text())
         assert name == f"loss.temperature={result['config']['loss']['temperature']:g}"
@@ -53,17 +55,17 @@ def test_a_sweep_trains_the_teacher_once_lists_what_failed_and_resumes(tmp_path)
     torn.write_text(torn.read_text()[:100])
     again = rankdistil(*grid, cwd=tmp_path)
     assert again.returncode == 1
-    assert f"{names[1]}: whole already, left alone" in again.stderr
-    assert f"{names[2]}: done in" in again.stderr
+    assert f"{names[1]}: already complete" in again.stderr
+    assert f"{names[2]}: done" in again.stderr
     assert (sweep / names[1] / "result.json").stat().st_mtime_ns == kept
     assert json.loads(torn.read_text())["models"]
 
 
 @pytest.mark.parametrize("flag", ["-m", "hydra.mode=MULTIRUN"])
-def test_a_mistake_in_a_job_is_told_once_and_listed(flag, tmp_path):
+def test_an_error_in_a_job_is_shown_once_and_listed(flag, tmp_path):
     done = rankdistil(flag, "train.epochs=0,-1", "run_dir=sweep", cwd=tmp_path)
     assert done.returncode == 1
-    why = "is not possible: at least 1"
+    why = "is not possible. Fix: at least 1"
     listed = [
         line
         for epochs in ("-1", "0")
@@ -72,23 +74,26 @@ def test_a_mistake_in_a_job_is_told_once_and_listed(flag, tmp_path):
             f"    {tmp_path}/sweep/train.epochs={epochs}/log",
         )
     ]
-    assert done.stderr.splitlines() == [
+    assert sorted(done.stderr.splitlines()[:2]) == [
         f"1/2 train.epochs=0: failed: train.epochs=0 {why}",
         f"2/2 train.epochs=-1: failed: train.epochs=-1 {why}",
-        f"{tmp_path}/sweep: 2 jobs, 2 failed",
-        *listed,
-        "The same command runs only what is not whole.",
     ]
-    assert f"ERROR train.epochs=0 {why}" in (tmp_path / "sweep" / "train.epochs=0" / "log").read_text()
+    assert done.stderr.splitlines()[2:] == [f"{tmp_path}/sweep: 2 jobs, 2 failed", *listed, AGAIN]
+    assert f"train.epochs=0 {why}" in (tmp_path / "sweep" / "train.epochs=0" / "log").read_text()
 
 
 def test_a_crash_leaves_its_traceback_in_the_log_of_its_job(tmp_path):
-    (tmp_path / "loop").symlink_to("loop")  # an error that has no mend of its own
+    (tmp_path / "loop").symlink_to("loop")  # an error that the program does not explain
     done = rankdistil("-m", *SMALL, "stage=data", "cache_dir=loop/below,fine", "run_dir=sweep", cwd=tmp_path)
     assert done.returncode == 1
-    (failed,) = tmp_path.glob("sweep/*/failed")
-    assert "symbolic links" in failed.read_text()
-    assert "Traceback (most recent call last)" in (failed.parent / "log").read_text()
+    failed = [
+        path.parent
+        for path in tmp_path.glob("sweep/*/status.json")
+        if read_status(path.parent).state == FAILURE
+    ]
+    assert len(failed) == 1
+    assert "symbolic links" in read_status(failed[0]).error
+    assert "Traceback (most recent call last)" in (failed[0] / "log").read_text()
     assert "2 jobs, 1 failed" in done.stderr
 
 
@@ -107,56 +112,52 @@ def test_a_killed_sweep_takes_its_job_along(tmp_path):
         children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
         log = tmp_path / "sweep" / "seed=0" / "log"
         deadline = time.monotonic() + 120
-        while not (log.exists() and "stage student" in log.read_text()) and time.monotonic() < deadline:
+        while not (log.exists() and b"stage student" in log.read_bytes()) and time.monotonic() < deadline:
             time.sleep(0.2)
         (job,) = map(int, children.read_text().split())
         process.send_signal(signal.SIGKILL)
     while Path(f"/proc/{job}").exists() and time.monotonic() < deadline:
         time.sleep(0.2)
     assert not Path(f"/proc/{job}").exists()
-    assert "stage student" in log.read_text()
+    assert b"stage student" in log.read_bytes()
 
 
-def test_what_a_sweep_tells_of_its_jobs_and_when_it_is_stopped(tmp_path, capsys):
-    for name in ("a", "b"):
+def test_what_a_sweep_shows_of_its_jobs_and_when_it_is_stopped(tmp_path, capsys):
+    for name in ("a", "b", "old"):
         (tmp_path / name).mkdir()
-    (tmp_path / "sweep.log").write_text("a: done in 3 s\n")  # of an earlier time
-    sweep = Sweep(tmp_path)
-    with sweep.shown(3):
-        (tmp_path / "a" / "log").touch()
-        (tmp_path / "b" / "log").touch()
-        note_failure(tmp_path / "b", "no memory")
+    write_status(tmp_path / "old", Status(ENDED, exit_code=0))
+    time.sleep(0.05)
+    watch = SweepWatch(tmp_path, 3)
+    with watch.shown():
+        write_status(tmp_path / "a", Status(RUNNING))
+        write_status(tmp_path / "b", Status(FAILURE, error="no memory", exit_code=1))
     assert capsys.readouterr().err == "1/3 b: failed: no memory\n"
     assert (
-        sweep.stopped(3) == f"{tmp_path}: stopped after 1 of 3 jobs; a was running; the same command goes on"
+        watch.stopped() == f"{tmp_path}: stopped after 1 of 3 jobs; a was running; the same command continues"
     )
-    assert sweep.summary() == (
-        [
-            f"{tmp_path}: 2 jobs, 1 failed",
-            "  b: no memory",
-            f"    {tmp_path / 'b' / 'log'}",
-            "The same command runs only what is not whole.",
-        ],
+    write_status(tmp_path / "a", Status(ENDED, exit_code=0))
+    assert watch.summary() == (
+        [f"{tmp_path}: 2 jobs, 1 failed", "  b: no memory", f"    {tmp_path / 'b' / 'log'}", AGAIN],
         1,
     )
 
 
 def test_the_number_of_jobs(tmp_path):
-    assert num_jobs(["sweep=topk_temperature_sample_size"]) == 3 * 3 * 2 * 3
-    assert num_jobs(["sweep=topk", "seed=0,1", "loss=coupled_rankdistil"]) == 5 * 2
-    assert num_jobs(["seed=range(1,4)", "student=mlp,dcn"]) == 3 * 2
+    assert plan(["sweep=topk_temperature_sample_size"]) == 3 * 3 * 2 * 3
+    assert plan(["sweep=topk", "seed=0,1", "loss=coupled_rankdistil"]) == 5 * 2
+    assert plan(["seed=range(1,4)", "student=mlp,dcn"]) == 3 * 2
     (tmp_path / "sweep").mkdir()
     (tmp_path / "sweep" / "own.yaml").write_text(
         "# @package _global_\nhydra: {sweeper: {params: {seed: '1,2'}}}\n"
     )
-    assert num_jobs(["sweep=own"], str(tmp_path)) == 2
+    assert plan(["sweep=own"], config_dir=str(tmp_path)) == 2
 
 
 @pytest.mark.skipif(
     importlib.util.find_spec("hydra_plugins.hydra_optuna_sweeper") is None, reason="no optuna"
 )
 def test_the_number_of_trials():
-    assert num_jobs(["sweep=search", "hydra.sweeper.n_trials=7"]) == 7
+    assert plan(["sweep=search", "hydra.sweeper.n_trials=7"]) == 7
 
 
 @pytest.fixture
@@ -209,40 +210,12 @@ def test_a_search_maximises_the_validation_ndcg_and_resumes(tmp_path):
     assert rankdistil(*search, "hydra.sweeper.n_trials=1", cwd=tmp_path).returncode == 0
     done = rankdistil(*search, "hydra.sweeper.n_trials=2", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    assert done.stderr.count("whole already, left alone") == 1
+    assert done.stderr.count("already complete") == 1
     results = [json.loads(path.read_text()) for path in tmp_path.glob("search/*/result.json")]
     vali = [result["models"]["student"]["metrics"]["vali"]["ndcg@10"]["skip"] for result in results]
     best = yaml.safe_load((tmp_path / "search" / "optimization_results.yaml").read_text())
     assert len(vali) == 2
     assert best["best_value"] == max(vali)
-
-
-@pytest.mark.parametrize(
-    ("log", "why"),
-    [
-        ("2026-01-01 00:00:00,000 ERROR no memory; mend: more\n", "no memory; mend: more"),
-        (
-            "2026-01-01 00:00:00,000 ERROR odd\nTraceback (most recent call last):\n  x\nKeyError: 1\n",
-            "KeyError: 1",
-        ),
-        ("2026-01-01 00:00:00,000 INFO stage data\n", "exit code 1"),
-    ],
-)
-def test_why_a_job_failed(log, why, tmp_path):
-    greeting = "E0000 00:00:1795.2 12 x.cc:52] failed call to cuInit: UNKNOWN ERROR (303)\n"
-    (tmp_path / "log").write_text(greeting + log)
-    assert _reason(tmp_path / "log", 1) == why
-
-
-def test_whole_is_valid_json_of_the_same_config(tmp_path):
-    config = tiny_config(tmp_path)
-    path = config.run_dir / "result.json"
-    assert whole_result(config) is None
-    path.write_text(json.dumps({"config": config.plain() | {"run_dir": "/moved"}}))
-    assert whole_result(config) is not None
-    assert whole_result(tiny_config(tmp_path, "loss.topk=3")) is None
-    path.write_text(path.read_text()[:-2])
-    assert whole_result(config) is None
 
 
 def test_folders_are_named_by_what_differs():
@@ -274,7 +247,7 @@ def test_the_folder_of_a_sweep_is_found_again():
     assert sweep_folder(command) == Path.cwd() / "sweeps" / "sweep=topk"
     assert sweep_folder([*command, "launcher=joblib"]) == sweep_folder(command)
     assert sweep_folder([*command, "run_dir='a b'"]) == Path.cwd() / "a b"
-    run_dir, left_out = folder_overrides(["train.epochs=3", "loss.topk=1,2", r"run_dir='it\'s'"])
+    run_dir, left_out, *_ = own_overrides(["train.epochs=3", "loss.topk=1,2", r"run_dir='it\'s'"])
     assert OverridesParser.create().parse_override(run_dir).value() == str(Path("it's").absolute())
     assert left_out.endswith("=['train.epochs','run_dir']")
 

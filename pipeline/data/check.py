@@ -11,11 +11,14 @@ import numpy as np
 from rich.table import Table
 
 from pipeline.data.ranking import RankingData
+from pipeline.errors import UserError
 
 _ROWS = 1 << 16  # documents at a time
 _SHOWN = 20  # examples of a longer list
 _HUGE = 1e30
 _MAX_GRADE = 30.0
+_NEARLY_ALL = 0.95  # of the lists that have different labels
+_CHANCE = 1e-6  # the rows stand in the order of their labels more often than by this chance
 _LIMIT = 1000.0  # the gain of so large a label, summed, is beyond float64
 
 
@@ -34,7 +37,8 @@ def describe(data: dict[str, RankingData], *, own_ids: bool = True) -> dict[str,
       `overlaps`: {splits, count, first} query ids that two splits share; `identical_lists`: {splits, count, first}
       pairs of query ids whose lists, of two documents or more, have the same features in two splits; `missing`: of
       all splits, the `values` that data.missing_value made 0 and the `features` with some, {count, first}, or None
-      without that option; `warnings`: sentences.
+      without that option; `label_order`: split -> "best first" or "best last" where the rows of nearly all lists
+      stand in that order of their labels; `warnings`: sentences.
 
     Raises:
       ValueError: numbers of features differ; a label is negative; a feature is not finite; all training labels are
@@ -43,21 +47,22 @@ def describe(data: dict[str, RankingData], *, own_ids: bool = True) -> dict[str,
     num_features = data["train"].num_features
     for split, lists in data.items():
         if lists.num_features != num_features:
-            raise ValueError(
-                f"{split} has {lists.num_features} features, train has {num_features}; mend: give files of one data set"
+            raise UserError(
+                f"{split} has {lists.num_features} features, train has {num_features}",
+                fix="give files of one data set",
             )
     if len(np.unique(data["train"].labels)) == 1:
-        raise ValueError(
-            f"every training label is {data['train'].labels[0]:g}: there is nothing to learn; "
-            "mend: check that the label is the first number of each line"
+        raise UserError(
+            f"every training label is {data['train'].labels[0]:g}: there is nothing to learn",
+            fix="check that the label is the first number of each line",
         )
     splits = {split: _describe_split(split, lists) for split, lists in data.items()}
     ranges = {split: _feature_ranges(split, lists.features) for split, lists in data.items()}
     low, high = ranges["train"]
     if (low == high).all():
-        raise ValueError(
-            "every feature is the same throughout train: there is nothing to learn from; mend: check the features, and "
-            "that data.missing_value is not the usual value"
+        raise UserError(
+            "every feature is the same throughout train: there is nothing to learn from",
+            fix="check the features, and that data.missing_value is not the usual value",
         )
     huge = np.any([(low < -_HUGE) | (high > _HUGE) for low, high in ranges.values()], axis=0)
     described: dict[str, Any] = {
@@ -71,6 +76,7 @@ def describe(data: dict[str, RankingData], *, own_ids: bool = True) -> dict[str,
         "overlaps": _overlaps(data, itertools.combinations(data, 2)) if own_ids else [],
         "identical_lists": [],
         "missing": _missing(data),
+        "label_order": {split: order for split, lists in data.items() if (order := _label_order(lists))},
     }
     contents = {split: _list_digests(lists) for split, lists in data.items()}
     for a, b in itertools.combinations(data, 2):
@@ -133,24 +139,26 @@ def _describe_lists(lists: RankingData) -> dict[str, Any]:
 def _describe_split(split: str, lists: RankingData) -> dict[str, Any]:
     labels, counts = np.unique(lists.labels, return_counts=True)
     if labels[0] < 0:
-        raise ValueError(
-            f"{split} has the label {labels[0]:g}; mend: shift the labels so that 0 is not relevant"
+        raise UserError(
+            f"{split} has the label {labels[0]:g}",
+            fix="shift the labels so that 0 is not relevant",
         )
     if labels[-1] >= _LIMIT:
-        raise ValueError(
-            f"{split} has the label {labels[-1]:g}, whose gain 2^label - 1 is no number; mend: give grades, "
-            "such as 0 to 4"
+        raise UserError(
+            f"{split} has the label {labels[-1]:g}, whose gain 2^label - 1 is no number",
+            fix="give grades, such as 0 to 4",
         )
     if labels[-1] <= 0:
-        raise ValueError(
-            f"{split} has no document with a label > 0, so no ranking of it is better than another; "
-            "mend: give judged data, or another division into splits"
+        raise UserError(
+            f"{split} has no document with a label > 0, so no ranking of it is better than another",
+            fix="give judged data, or another division into splits",
         )
     worst, best = (f.reduceat(lists.labels, lists.offsets[:-1]) for f in (np.minimum, np.maximum))
     if (worst == best).all():
-        raise ValueError(
-            f"{split} has no query with documents of different labels, so no ranking of it is better than another; "
-            "mend: check that the number behind qid: is the query's, not the document's, and the labels"
+        raise UserError(
+            f"{split} has no query with documents of different labels, so no ranking of it is "
+            "better than another",
+            fix="check that the number behind qid: is the query's, not the document's, and the labels",
         )
     return {
         **_describe_lists(lists),
@@ -160,6 +168,31 @@ def _describe_split(split: str, lists: RankingData) -> dict[str, Any]:
         if len(labels) <= _SHOWN
         else None,
     }
+
+
+def _label_order(lists: RankingData) -> str | None:
+    """ "best first" or "best last" where the rows of nearly all lists stand in that order of their labels, else None.
+
+    Lists with one label do not count. Short lists are often in order by chance: of the rows of a list of n documents,
+    c_1, c_2, ... of each label, the share c_1! c_2! ... / n! of all orders is one order of the labels.
+    """
+    starts, sizes = lists.offsets[:-1], lists.list_sizes
+    steps = np.diff(lists.labels, prepend=0)
+    steps[starts] = 0
+    rises, falls = (np.logical_or.reduceat(wrong, starts) for wrong in (steps > 0, steps < 0))
+    begins = steps != 0  # a run of equal labels of one list
+    begins[starts] = True
+    runs = np.flatnonzero(begins)
+    list_of_run = np.searchsorted(lists.offsets, runs, side="right") - 1
+    log_factorial = np.cumsum(np.log(np.maximum(np.arange(sizes.max() + 1), 1)))
+    for order, wrong in (("best first", rises), ("best last", falls)):
+        ordered = (rises | falls) & ~wrong
+        if ordered.sum() >= _NEARLY_ALL * (rises | falls).sum():
+            log_chance = log_factorial[np.diff(runs, append=lists.num_docs)][ordered[list_of_run]].sum()
+            log_chance -= log_factorial[sizes][ordered].sum()
+            if log_chance <= np.log(_CHANCE):
+                return order
+    return None
 
 
 def _shortest(label: np.float32) -> str:
@@ -179,9 +212,9 @@ def _feature_ranges(split: str, features: np.ndarray) -> tuple[np.ndarray, np.nd
         low, high = np.minimum(low, block.min(0)), np.maximum(high, block.max(0))
     wrong = np.flatnonzero(~(np.isfinite(low) & np.isfinite(high)))
     if len(wrong):
-        raise ValueError(
-            f"feature {wrong[0] + 1} of {split} has values that are not finite; "
-            "mend: replace them, or name the number that stands for missing values with data.missing_value"
+        raise UserError(
+            f"feature {wrong[0] + 1} of {split} has values that are not finite",
+            fix="replace them, or name the number that stands for missing values with data.missing_value",
         )
     return low, high
 
@@ -217,6 +250,12 @@ def _warnings(described: dict[str, Any]) -> Iterable[str]:
         yield (
             f"{a} and {b} share {twins['count']} lists with the same features throughout, such as query {first} of {a} "
             f"and {second} of {b}: results on {b} flatter the model"
+        )
+    for split, order in described["label_order"].items():
+        yield (
+            f"the rows of nearly all lists of {split} stand in the order of their labels, {order}: what breaks "
+            "ties by the order of the rows then knows the labels. Shuffle the rows of each query, and check that no "
+            "feature holds the number of the row"
         )
     huge = described["features"]["huge"]
     if huge["count"]:

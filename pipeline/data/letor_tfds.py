@@ -13,6 +13,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from pipeline.data.letor.reader import read_letor
+from pipeline.errors import UserError
 from pipeline.store import file_digest
 
 
@@ -69,8 +70,11 @@ class Letor(tfds.core.GeneratorBasedBuilder):
             try:
                 import apache_beam as beam
             except ImportError as error:
-                mend = "pip install apache-beam, in an environment of its own"
-                raise ValueError(f"beam=True: {error}; mend: {mend}") from error
+                fix = "pip install apache-beam, in an environment of its own"
+                raise UserError(
+                    f"beam=True: {error}",
+                    fix=fix,
+                ) from error
             return beam.Create(list(paths)) | beam.FlatMap(read)
         return _each_once(example for path in paths for example in read(path))
 
@@ -79,8 +83,9 @@ def _each_once(examples: Iterator[tuple[str, dict[str, Any]]]) -> Iterator[tuple
     seen = set()
     for query_id, example in examples:
         if query_id in seen:
-            raise ValueError(
-                f"query {query_id!r} comes twice in one split; mend: bring its rows into one file"
+            raise UserError(
+                f"query {query_id!r} comes twice in one split",
+                fix="bring its rows into one file",
             )
         seen.add(query_id)
         yield query_id, example
@@ -151,9 +156,15 @@ def write_tfds(
       ValueError: another data set of that name is there; another split is named.
     """
     if not set(files) <= {"train", "vali", "test"}:
-        raise ValueError(f"files has the splits {sorted(files)}; mend: name them train, vali and test")
+        raise UserError(
+            f"files has the splits {sorted(files)}",
+            fix="name them train, vali and test",
+        )
     if "group_sizes" in options:
-        raise ValueError("write_tfds takes no group_sizes; mend: write the query ids into the files, as qid:")
+        raise UserError(
+            "write_tfds takes no group_sizes",
+            fix="write the query ids into the files, as qid:",
+        )
     paths = {
         split: [str(path) for path in ([of_split] if isinstance(of_split, (str, Path)) else of_split)]
         for split, of_split in files.items()
@@ -163,9 +174,9 @@ def write_tfds(
     if builder.is_prepared():
         there = tfds.builder(f"letor/{name}", data_dir=data_dir)
         if dict(there.info.metadata) != _made_of(config):
-            raise ValueError(
-                f"{builder.data_dir} was made of other files, or with other options; mend: another name, or remove "
-                "that folder"
+            raise UserError(
+                f"{builder.data_dir} was made of other files, or with other options",
+                fix="give another name, or remove that folder",
             )
         return there
     builder.download_and_prepare(download_config=download_config, file_format=file_format)

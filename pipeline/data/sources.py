@@ -22,6 +22,7 @@ from pipeline.data.letor import LetorError
 from pipeline.data.progress import reading
 from pipeline.data.ranking import RankingData
 from pipeline.data.writer import RankingWriter
+from pipeline.errors import UserError
 
 log = logging.getLogger(__name__)
 
@@ -132,7 +133,10 @@ def locate(config: PublishedData) -> Located:
     if named and not has_own and PUBLISHED[named[0]].archives != published.archives:
         other = named[0].partition("/")[0]
         what = f"data.dir={config.dir} is {other} by its name, not {config.name}"
-        raise ValueError(f"{what}; mend: data={other}, or another data.dir")
+        raise UserError(
+            what,
+            fix=f"data={other}, or another data.dir",
+        )
     if given.is_file():
         return Located(given, files, given.parent)
     roots = [given, *dict.fromkeys(given / _stem(archive) for archive in published.archives)]
@@ -143,10 +147,11 @@ def locate(config: PublishedData) -> Located:
         if (given / name).is_file():
             return Located(given / name, files, given)
     missing = [name for name in files.values() if not (given / name).is_file()]
-    raise ValueError(
-        f"data.dir={config.dir} does not hold {config.name}: no {' or '.join(published.archives)} there, and no "
-        f"{', '.join(missing)} there or in {', '.join(root.name for root in roots[1:])}; mend: get the archive from "
-        f"{published.page} and put it into data.dir, as it is or unpacked"
+    raise UserError(
+        f"data.dir={config.dir} does not hold {config.name}: no "
+        f"{' or '.join(published.archives)} there, and no {', '.join(missing)} there or in "
+        f"{', '.join(root.name for root in roots[1:])}",
+        fix=f"get the archive from {published.page} and put it into data.dir, as it is or unpacked",
     )
 
 
@@ -195,9 +200,9 @@ def read_published(config: PublishedData, located: Located, folder: Path) -> dic
         (name.partition("/")[0] for name, row in PUBLISHED.items() if row.num_docs == num_docs), None
     )
     if other not in (None, config.name):
-        raise ValueError(
-            f"data.dir={config.dir} has the {num_docs} documents of {other}, not those of {config.name}; mend: "
-            f"data={other}"
+        raise UserError(
+            f"data.dir={config.dir} has the {num_docs} documents of {other}, not those of {config.name}",
+            fix=f"data={other}",
         )
     if num_docs != published.num_docs:
         log.warning(
@@ -276,13 +281,16 @@ def extracted(
                 if name is None:
                     continue
                 if name in found:
-                    raise ValueError(f"{archive} holds {name} twice; mend: unpack the one that is meant")
+                    raise UserError(
+                        f"{archive} holds {name} twice",
+                        fix="unpack the one that is meant",
+                    )
                 found.add(name)
                 free = shutil.disk_usage(folder).free
                 if num_bytes > free:
-                    raise ValueError(
-                        f"{name} of {archive} needs {num_bytes} bytes, {folder} has {free}; mend: free some, "
-                        "or set cache_dir"
+                    raise UserError(
+                        f"{name} of {archive} needs {num_bytes} bytes, {folder} has {free}",
+                        fix="free some, or set cache_dir",
                     )
                 with (
                     opened() as source,
@@ -298,16 +306,21 @@ def extracted(
         if isinstance(error, OSError) and error.errno:
             raise
         what = str(error).partition("\n")[0]
-        raise ValueError(
-            f"{archive} is damaged or cut off ({what}); mend: get it again from {page}"
+        raise UserError(
+            f"{archive} is damaged or cut off ({what})",
+            fix=f"get it again from {page}",
         ) from error
     except RuntimeError as error:  # encrypted, or an unusual compression
-        raise ValueError(f"{archive} cannot be read ({error}); mend: unpack it by hand") from error
+        raise UserError(
+            f"{archive} cannot be read ({error})",
+            fix="unpack it by hand",
+        ) from error
     finally:
         copy.unlink(missing_ok=True)
     if found != names:
-        raise ValueError(
-            f"{archive} has no {', '.join(sorted(names - found))}; mend: get the whole archive from {page}"
+        raise UserError(
+            f"{archive} has no {', '.join(sorted(names - found))}",
+            fix=f"get the whole archive from {page}",
         )
 
 

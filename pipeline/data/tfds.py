@@ -23,6 +23,7 @@ from pipeline.config.checks import within_float64
 from pipeline.data.ranking import RankingData
 from pipeline.data.sources import PUBLISHED, Published, is_held_out
 from pipeline.data.writer import RankingWriter
+from pipeline.errors import UserError
 from pipeline.store import file_digest, write_json
 
 log = logging.getLogger(__name__)
@@ -56,9 +57,9 @@ def prepare(config: TFDSData) -> tfds.core.DatasetBuilder:
         builder = tfds.builder(config.builder, data_dir=config.data_dir)
     except (tfds.core.DatasetNotFoundError, ValueError) as error:
         known = "mslr_web/10k_fold1, istella/main, yahoo_ltrc/set1, or letor/<name> made with write_tfds"
-        raise ValueError(
-            f"data.builder={config.builder} is not there ({str(error).splitlines()[0]}); such are {known}; "
-            "mend: check the name and data.data_dir"
+        raise UserError(
+            f"data.builder={config.builder} is not there ({str(error).splitlines()[0]}); such are {known}",
+            fix="check the name and data.data_dir",
         ) from error
     lacking = [name for name in _FEATURES if name not in builder.info.features]
     if lacking:
@@ -84,26 +85,32 @@ def prepare(config: TFDSData) -> tfds.core.DatasetBuilder:
     try:
         builder.download_and_prepare(download_config=download)
     except (ParserError, DuplicatedKeysError) as error:
-        mend = "correct the file"
+        fix = "correct the file"
         if published is not None:
-            mend = f"data={_option_of(published)} data.dir=<the folder of the archive> names file and line"
+            fix = f"data={_option_of(published)} data.dir=<the folder of the archive> names file and line"
         what = " ".join(str(error).split())[:200]
-        raise ValueError(f"TFDS could not read a line of {config.builder} ({what}); mend: {mend}") from error
+        raise UserError(
+            f"TFDS could not read a line of {config.builder} ({what})",
+            fix=fix,
+        ) from error
     except (tfds.download.DownloadError, ExtractError, tf.errors.OpError, OSError, AssertionError) as error:
-        mend = "give it what its documentation names"
+        fix = "give it what its documentation names"
         if published is not None and archive is not None:
-            mend = (
+            fix = (
                 f"give {archive} as its publisher has it, with no folder around its files, or leave TFDS out with "
                 f"data={_option_of(published)} data.dir={manual}"
             )
         elif published is not None:
-            mend = (
+            fix = (
                 f"get {published.archives[0]} from {published.page} and put it into {manual}, or leave TFDS out "
                 f"with data={_option_of(published)} data.dir=<the folder with it>"
             )
             if builder.name == "mslr_web":
-                mend = f"the address in TFDS is out of date (tensorflow/datasets #11136): {mend}"
-        raise ValueError(f"TFDS could not prepare {config.builder} ({error}); mend: {mend}") from error
+                fix = f"the address in TFDS is out of date (tensorflow/datasets #11136): {fix}"
+        raise UserError(
+            f"TFDS could not prepare {config.builder} ({error})",
+            fix=fix,
+        ) from error
     if source:
         write_json(Path(builder.data_dir) / "source.json", source)
     return builder
@@ -118,9 +125,9 @@ def _check_source(builder: tfds.core.DatasetBuilder, manual: Path) -> None:
         found = archive.stat()
         is_newer = found.st_ctime > path.stat().st_mtime  # else its digest need not be taken again
         if found.st_size != source["bytes"] or (is_newer and file_digest(archive) != source["sha256"]):
-            raise ValueError(
-                f"{archive} is not the file that {builder.data_dir} was prepared from; mend: remove that folder, to "
-                "prepare it anew"
+            raise UserError(
+                f"{archive} is not the file that {builder.data_dir} was prepared from",
+                fix="remove that folder, to prepare it anew",
             )
         if is_newer:
             with contextlib.suppress(OSError):
@@ -208,10 +215,11 @@ def _check_missing_value(builder: tfds.core.DatasetBuilder, config: TFDSData) ->
     """Raises ValueError where the exported model would not treat it as the data were treated."""
     written = _written_with(builder)
     if written is not None and config.missing_value != within_float64(written):
-        raise ValueError(
-            f"data.builder={config.builder} was written with missing_value={written}, data.missing_value="
-            f"{config.missing_value}; mend: data.missing_value={within_float64(written)!r}, so that the exported model "
-            "takes that number for 0, too"
+        raise UserError(
+            f"data.builder={config.builder} was written with missing_value={written}, "
+            f"data.missing_value={config.missing_value}",
+            fix=f"data.missing_value={within_float64(written)!r}, so that the exported "
+            "model takes that number for 0, too",
         )
 
 
@@ -240,8 +248,8 @@ def _float32(values: np.ndarray, missing_value: float | None, where: str) -> tup
         features = values.astype(np.float32)
     if not np.isfinite(features).all():
         worst = values[~np.isfinite(features)][0]
-        raise ValueError(
-            f"{where} has the value {worst}, which float32 does not hold; mend: "
-            + ("replace it" if np.isnan(worst) else f"if it stands for missing, data.missing_value={worst}")
+        raise UserError(
+            f"{where} has the value {worst}, which float32 does not hold",
+            fix="replace it" if np.isnan(worst) else f"if it stands for missing, data.missing_value={worst}",
         )
     return features, is_missing

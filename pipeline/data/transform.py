@@ -12,6 +12,7 @@ import tensorflow as tf
 
 from pipeline.config import TransformConfig
 from pipeline.data.writer import create_npy
+from pipeline.errors import UserError
 
 _BLOCK_VALUES = 1 << 20  # at a time: bounds the memory, also of float64 intermediates
 _SAMPLE_VALUES = 1 << 24  # that quantiles are taken of: about 120,000 documents of 136 features
@@ -202,9 +203,9 @@ def _log_signs(config: TransformConfig, features: np.ndarray) -> np.ndarray:
     num_features = features.shape[1]
     wrong = [index for index in config.log_except if index > num_features]
     if wrong:
-        raise ValueError(
-            f"data.transform.log_except names feature {wrong[0]}, but the data has {num_features}; "
-            "mend: give numbers from 1 on, as in the files"
+        raise UserError(
+            f"data.transform.log_except names feature {wrong[0]}, but the data has {num_features}",
+            fix="give numbers from 1 on, as in the files",
         )
     signs = np.ones(num_features, np.float32)
     if config.log_offset is not None:
@@ -224,9 +225,10 @@ def _check_logs(config: TransformConfig, plain: Transform, features: np.ndarray)
     if len(lost):
         first = lost[0]
         numbers = ",".join(map(str, sorted({*config.log_except, *lost.tolist()})))
-        raise ValueError(
-            f"feature {first} goes from {low[first - 1]:.9g} to {high[first - 1]:.9g}, and float32 hardly tells the "
-            f"logarithms apart; mend: data.transform.log_except=[{numbers}]"
+        raise UserError(
+            f"feature {first} goes from {low[first - 1]:.9g} to {high[first - 1]:.9g}, and "
+            "float32 hardly tells the logarithms apart",
+            fix=f"data.transform.log_except=[{numbers}]",
         )
 
 

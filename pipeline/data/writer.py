@@ -10,6 +10,7 @@ from typing import BinaryIO
 import numpy as np
 
 from pipeline.data.ranking import RankingData
+from pipeline.errors import UserError
 
 _NPY_HEADER_BYTES = 128
 
@@ -46,7 +47,10 @@ class RankingWriter:
           ValueError: the query was there before, or has no documents, or another number of features.
         """
         if query_id in self._query_ids:
-            raise ValueError(f"query {query_id!r} comes twice; mend: bring its documents together")
+            raise UserError(
+                f"query {query_id!r} comes twice",
+                fix="bring its documents together",
+            )
         if len(labels) == 0 or features.shape != (len(labels), self._num_features or features.shape[-1]):
             raise ValueError(
                 f"query {query_id!r} has features {list(features.shape)} and {len(labels)} labels; it needs "
@@ -64,7 +68,10 @@ class RankingWriter:
           ValueError: there was no list.
         """
         if not self._labels:
-            raise ValueError("the split holds no query; mend: give a data set whose splits all have some")
+            raise UserError(
+                "the split holds no query",
+                fix="give a data set whose splits all have some",
+            )
         labels = np.concatenate(self._labels)
         self._features.seek(0)
         assert self._num_features is not None

@@ -5,7 +5,7 @@ from pipeline.evaluation.compare import Comparison, compare
 from pipeline.evaluation.gate import judge
 from pipeline.evaluation.latency import latency
 from pipeline.evaluation.per_query import PerQuery, read_per_query, write_per_query
-from pipeline.evaluation.table import markdown_table, result_cells, terminal_table
+from pipeline.evaluation.table import result_tables, terminal_table
 
 __all__ = [
     "Comparison",
@@ -14,9 +14,8 @@ __all__ = [
     "compare",
     "judge",
     "latency",
-    "markdown_table",
     "read_per_query",
-    "result_cells",
+    "result_tables",
     "terminal_table",
     "write_per_query",
 ]

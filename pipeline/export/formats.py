@@ -17,7 +17,8 @@ import tensorflow as tf
 
 from pipeline.config import ConfigError, ExportConfig
 from pipeline.data import RankingData
-from pipeline.export.load import ONNX_MEND, ExportedModel, ModelError, load_exported
+from pipeline.errors import UserError
+from pipeline.export.load import ONNX_FIX, ExportedModel, ModelError, load_exported
 from pipeline.export.raw_scorer import RawScorer
 from pipeline.metrics.ndcg import ranked_ndcg
 from pipeline.metrics.ranked import rank_lists
@@ -35,7 +36,10 @@ def check_formats(config: ExportConfig) -> None:
     if "onnx" in config.formats:
         for package in ("tf2onnx", "onnxruntime"):
             if importlib.util.find_spec(package) is None:
-                raise ConfigError(f"export.formats=onnx needs {package}; mend: {ONNX_MEND}")
+                raise ConfigError(
+                    f"export.formats=onnx needs {package}",
+                    fix=ONNX_FIX,
+                )
 
 
 def export(student: RawScorer, test: RankingData, config: ExportConfig, run_dir: Path) -> dict[str, Any]:
@@ -85,9 +89,10 @@ def export(student: RawScorer, test: RankingData, config: ExportConfig, run_dir:
         difference = float(np.abs(scores.astype(np.float64) - expected).max())
         allowed = np.inf if name == "tflite_int8" else _TOLERANCE * max(float(expected.std()), 1e-6)
         if not difference <= allowed:
-            raise ValueError(
-                f"export.formats={name} gives other scores than Keras, by up to {difference:.3g} ({allowed:.3g} is "
-                "allowed); mend: leave it out (stage=evaluate: no export), or another data.transform of extreme values"
+            raise UserError(
+                f"export.formats={name} gives other scores than Keras, by up to "
+                f"{difference:.3g} ({allowed:.3g} is allowed)",
+                fix="leave it out (stage=evaluate: no export), or another data.transform of extreme values",
             )
         _remove(target)
         os.rename(part, target)

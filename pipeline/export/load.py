@@ -11,11 +11,13 @@ from typing import Any
 
 import numpy as np
 
+from pipeline.errors import UserError
+
 _ROWS = 1 << 12  # documents scored at a time; larger blocks are no faster
-ONNX_MEND = "pip install 'rankdistil-pipeline[onnx]'"
+ONNX_FIX = "pip install 'rankdistil-pipeline[onnx]'"
 
 
-class ModelError(ValueError):
+class ModelError(UserError):
     """A file or folder that is no exported student."""
 
 
@@ -49,20 +51,24 @@ def load_exported(path: Path, *, threads: int | None = None) -> ExportedModel:
         has run anything in this process.
 
     Raises:
-      ModelError: nothing there that can be loaded, or not a student's signature; names the mend.
+      ModelError: nothing there that can be loaded, or not a student's signature.
     """
     if path.is_dir():
         folder = _saved_model_folder(path)
         return _load_saved_model(folder, threads)
     if not path.is_file():
         raise ModelError(
-            f"{path} is not there; mend: give a run's folder, a SavedModel, a .tflite or an .onnx"
+            f"{path} is not there",
+            fix="give a run's folder, a SavedModel, a .tflite or an .onnx",
         )
     if path.suffix == ".tflite":
         return _load_tflite(path, threads)
     if path.suffix == ".onnx":
         return _load_onnx(path, threads)
-    raise ModelError(f"{path} is no model; mend: give a run's folder, a SavedModel, a .tflite or an .onnx")
+    raise ModelError(
+        f"{path} is no model",
+        fix="give a run's folder, a SavedModel, a .tflite or an .onnx",
+    )
 
 
 def _saved_model_folder(path: Path) -> Path:
@@ -71,7 +77,10 @@ def _saved_model_folder(path: Path) -> Path:
     for folder in candidates:
         if (folder / "saved_model.pb").is_file():
             return folder
-    raise ModelError(f"{path} holds no SavedModel; mend: give a run's folder after its stage export")
+    raise ModelError(
+        f"{path} holds no SavedModel",
+        fix="give a run's folder after its stage export",
+    )
 
 
 def _load_saved_model(folder: Path, threads: int | None) -> ExportedModel:
@@ -129,7 +138,10 @@ def _load_tflite(path: Path, threads: int | None) -> ExportedModel:
 
 def _load_onnx(path: Path, threads: int | None) -> ExportedModel:
     if importlib.util.find_spec("onnxruntime") is None:
-        raise ModelError(f"{path}: onnxruntime is not installed; mend: {ONNX_MEND}")
+        raise ModelError(
+            f"{path}: onnxruntime is not installed",
+            fix=ONNX_FIX,
+        )
     import onnxruntime
 
     options = onnxruntime.SessionOptions()

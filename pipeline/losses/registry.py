@@ -8,6 +8,7 @@ import inspect
 from collections.abc import Callable, Iterable
 from typing import Any
 
+from pipeline.errors import UserError
 from pipeline.losses import distillation, labels, negatives, rankdistil, tfr_labels
 from pipeline.losses.lists import NotLists
 
@@ -74,6 +75,8 @@ def make_loss(name: str, **options: Any) -> Loss:
             made(0.0, 0.0)  # a loss checks its options when it is called, and then its arguments: call it now
         except NotLists:
             pass
+        except UserError:
+            raise
         except (TypeError, ValueError) as error:
             raise ValueError(f"{name} does not work with {given}: {error}") from error
         _checked.add((loss, given))

@@ -62,8 +62,8 @@ def load_tfr() -> Any:
     keras_version = getattr(tf.keras, "__version__", "2")  # tf_keras does not set it
     if not keras_version.startswith("2"):
         raise RuntimeError(
-            f"tensorflow-ranking needs legacy Keras 2, but tf.keras is Keras {keras_version}; "
-            "mend: import pipeline before tensorflow, or set TF_USE_LEGACY_KERAS=1 in the environment"
+            f"tensorflow-ranking needs legacy Keras 2, but tf.keras is Keras {keras_version}. "
+            "Fix: import pipeline before tensorflow, or set TF_USE_LEGACY_KERAS=1 in the environment"
         )
     with _estimator_stand_ins():
         return importlib.import_module("tensorflow_ranking")

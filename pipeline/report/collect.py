@@ -7,7 +7,7 @@ import dataclasses
 import json
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from pipeline.status import ENDED, FAILURE, read_status
 MODELS = ("teacher", "baseline", "student")
 NDCG = ("ndcg@1", "ndcg@5", "ndcg@10")
 MAIN = "ndcg@10"
+FOLD = "data.fold"
 CONVENTIONS: tuple[NoRelevant, ...] = ("skip", "zero", "one")
 
 _UNREADABLE = (OSError, ValueError, OverflowError, RecursionError, csv.Error)
@@ -28,19 +29,10 @@ _UNREADABLE = (OSError, ValueError, OverflowError, RecursionError, csv.Error)
 
 @dataclasses.dataclass(frozen=True)
 class Problem:
-    """Something that the report could not use: a run's folder (or a path) and why."""
+    """A folder or a file that the report could not use, and why."""
 
     where: str
     what: str
-
-
-@dataclasses.dataclass(frozen=True)
-class Unfinished:
-    """A run without result.json: `failed` (its log holds an error) or `unfinished`; the end of its log."""
-
-    name: str
-    state: str
-    log: str
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,7 +46,7 @@ class Model:
 
 
 @dataclasses.dataclass(frozen=True)
-class Asked:
+class Check:
     """One thing that evaluate.gate asked of a student. `value`: None where the test split cannot tell."""
 
     name: str
@@ -89,14 +81,14 @@ class Run:
     counts: dict[str, int]
     models: dict[str, Model]
     agreement: dict[str, float | None]
-    gate: list[Asked]
+    gate: list[Check]
     clock: str
 
 
 @dataclasses.dataclass(frozen=True)
 class Collection:
     runs: list[Run]
-    unfinished: list[Unfinished]
+    unfinished: list[Problem]  # runs without result.json
     problems: list[Problem]
 
 
@@ -160,15 +152,16 @@ def read_run(folder: Path, name: str) -> Run:
     )
 
 
-def average_queries(runs: Sequence[Run]) -> tuple[PerQuery | None, list[Problem]]:
-    """NDCG@10 of each test query, a mean over the runs, which are of one group; None if none can be read.
+def read_queries(runs: Sequence[Run]) -> tuple[PerQuery | None, list[Problem]]:
+    """NDCG@10 of each test query of one group: the mean over the seeds of a fold, one fold after another.
 
-    A run whose per_query.csv cannot be read or holds other queries than the first is left out and named. A
-    model counts where all other runs have it.
+    A run whose per_query.csv cannot be read, or holds other queries than the first of its fold, is left out and
+    named. A model counts where all other runs have it. None where no file can be read.
     """
-    tables: list[PerQuery] = []
+    by_fold: dict[Any, list[PerQuery]] = {}
     problems = []
     for run in runs:
+        tables = by_fold.setdefault(run.options.get(FOLD), [])
         try:
             table = read_per_query(run.folder / "per_query.csv")
             if MAIN not in table.metrics.get("student", {}):
@@ -178,24 +171,25 @@ def average_queries(runs: Sequence[Run]) -> tuple[PerQuery | None, list[Problem]
                 and np.array_equal(table.num_docs, tables[0].num_docs)
             ):
                 raise ValueError("holds other queries than the first run with the same options")
+            tables.append(table)
         except _UNREADABLE as error:
-            problems.append(
-                Problem(f"{run.name}/per_query.csv", f"{error}; its run is in no per-query figure")
-            )
-        else:
-            tables.append(dataclasses.replace(table, metrics=_main_only(table)))
-    if not tables:
+            what = f"{error}; its run is in no per-query figure"
+            problems.append(Problem(f"{run.name}/per_query.csv", what))
+    folds = [tables for tables in by_fold.values() if tables]
+    if not folds:
         return None, problems
-    means = {
-        model: {MAIN: np.mean([table.metrics[model][MAIN] for table in tables], axis=0)}
+    metrics = {
+        model: {
+            MAIN: np.concatenate([np.mean([t.metrics[model][MAIN] for t in fold], axis=0) for fold in folds])
+        }
         for model in MODELS
-        if all(model in table.metrics for table in tables)
+        if all(MAIN in table.metrics.get(model, {}) for fold in folds for table in fold)
     }
-    return dataclasses.replace(tables[0], metrics=means), problems
-
-
-def _main_only(table: PerQuery) -> dict[str, dict[str, np.ndarray]]:
-    return {model: {MAIN: values[MAIN]} for model, values in table.metrics.items() if MAIN in values}
+    facts = {
+        key: np.concatenate([getattr(fold[0], key) for fold in folds])
+        for key in ("query_ids", "num_docs", "num_relevant")
+    }
+    return PerQuery(metrics=metrics, **facts), problems
 
 
 def _get(result: Any, kind: type, *path: str) -> Any:
@@ -218,11 +212,11 @@ def _number(result: Any, *path: str) -> float | None:
     return float(value)
 
 
-def _gate(result: Any) -> list[Asked]:
+def _gate(result: Any) -> list[Check]:
     if result.get("gate") is None:
         return []
     return [
-        Asked(
+        Check(
             _get(check, str, "name"),
             _get(check, str, "limit"),
             _number(check, "value"),
@@ -250,17 +244,35 @@ def _model(result: Any, name: str) -> Model:
 
 def _made_with(result: Any) -> str:
     versions = _get(result, dict, "run", "versions")
-    commit = _get(result, dict, "run").get("commit")
-    return ", ".join([f"{k} {v}" for k, v in versions.items()] + ([f"commit {commit}"] if commit else []))
+    found = commits(result)
+    made = [
+        f"commit {commit}" if len(found) == 1 else f"{', '.join(names)}: commit {commit}"
+        for commit, names in found.items()
+    ]
+    return ", ".join([*(f"{name} {version}" for name, version in versions.items()), *made])
 
 
-def _unfinished(folder: Path, name: str) -> Unfinished | None:
-    """What status.json says of a run without a result; None if no run was here, or an earlier stage was the last."""
+def commits(result: Mapping[str, Any]) -> dict[str, list[str]]:
+    """The commits that made the models of a result.json, such as `1a2b (dirty)`, and the names of these models.
+
+    A result without this fact names the commit that evaluated its models.
+    """
+    found: dict[str, list[str]] = {}
+    for name, model in result["models"].items():
+        made_by = model.get("made_by") or {}
+        commit = made_by.get("commit") or result["run"].get("commit")
+        if commit:
+            found.setdefault(f"{commit}{' (dirty)' if made_by.get('dirty') else ''}", []).append(name)
+    return found
+
+
+def _unfinished(folder: Path, name: str) -> Problem | None:
+    """What status.json says of a run without a result; None for other folders and for runs of earlier stages only."""
     status = read_status(folder)
     if status is None:
         is_run = (folder / "config.yaml").exists()
-        return Unfinished(name, "unfinished", "no readable status.json") if is_run else None
+        return Problem(name, "unfinished: no readable status.json") if is_run else None
     if status.state == ENDED:
         return None
     reason = " ".join((status.error or f"in stage {status.stage}").split())[:500]
-    return Unfinished(name, "failed" if status.state == FAILURE else "unfinished", reason)
+    return Problem(name, f"{'failed' if status.state == FAILURE else 'unfinished'}: {reason}")

@@ -4,32 +4,28 @@ from __future__ import annotations
 
 import argparse
 import sys
-import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import cast
 
-from rich import box
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
-from pipeline.evaluation.table import Cells
+from pipeline.errors import DONE, FAILED, UserError
 from pipeline.metrics import NoRelevant
 from pipeline.report.collect import CONVENTIONS, Collection, collect
-from pipeline.report.page import Gallery, printable, to_html, to_markdown
+from pipeline.report.page import Gallery, to_html, to_markdown
 from pipeline.report.sections import page
 from pipeline.report.statistics import group_runs, paired_tests
 from pipeline.report.tables import choice, gate_table, left_out, models_table
+from pipeline.tables import Table, printable, to_terminal
 
-_NUMBERS_WIDTH, _LEAST_NAME_WIDTH = 65, 15  # of 80 columns
 
-
-class NoResultError(ValueError):
+class NoResultError(UserError):
     """There is nothing to report on."""
 
 
-def write_report(folder: Path, out: Path, *, no_relevant: NoRelevant = "skip") -> list[Cells | str]:
+def write_report(folder: Path, out: Path, *, no_relevant: NoRelevant = "skip") -> list[Table | str]:
     """Writes report.md, report.html and the PNGs of all runs below `folder` into `out`.
 
     Returns:
@@ -41,7 +37,7 @@ def write_report(folder: Path, out: Path, *, no_relevant: NoRelevant = "skip") -
     """
     found = collect(folder)
     if not found.runs:
-        raise NoResultError(_nothing(folder, found))
+        raise _nothing(folder, found)
     data_sets, problems = group_runs(found.runs)
     found.problems.extend(problems)
     tests = paired_tests(data_sets)
@@ -53,7 +49,7 @@ def write_report(folder: Path, out: Path, *, no_relevant: NoRelevant = "skip") -
             (out / picture.file).write_bytes(picture.png)
     (out / "report.md").write_text(to_markdown(title, blocks), encoding="utf-8")
     (out / "report.html").write_text(to_html(title, blocks), encoding="utf-8")
-    shown: list[Cells | str] = []
+    shown: list[Table | str] = []
     for data_set in data_sets:
         shown += [f"Data: {data_set.label}"] if len(data_sets) > 1 else []
         shown += [*gate_table(data_set), models_table(data_set, no_relevant)]
@@ -61,30 +57,12 @@ def write_report(folder: Path, out: Path, *, no_relevant: NoRelevant = "skip") -
     return [*shown, *left_out(found)]
 
 
-def _nothing(folder: Path, found: Collection) -> str:
+def _nothing(folder: Path, found: Collection) -> NoResultError:
     if not folder.is_dir():
-        return f"{folder}: no such folder"
-    lines = [f"{folder}: no result.json below it that can be used"]
-    lines += [f"  {problem.where}: {problem.what}" for problem in found.problems]
-    lines += [f"  {run.name}: {run.state}: {run.log}" for run in found.unfinished]
-    return "\n".join(map(printable, lines))
-
-
-def _for_terminal(cells: Cells, width: int) -> Table | Text:
-    if cells.num_names == len(cells.header):  # words only
-        return Text("\n".join(printable(": ".join(row)) for row in cells.rows))
-    table = Table(
-        box=box.SIMPLE_HEAD, show_edge=False, padding=0
-    )  # the box itself has a space between columns
-    for column, head in enumerate(cells.header):
-        name = column < cells.num_names
-        table.add_column(Text(head), justify="left" if name else "right", no_wrap=name)
-    for row in cells.rows:
-        narrow = [printable(text).replace(" ± 0.", " ±.") for text in row]
-        table.add_row(
-            *(Text(textwrap.fill(text, max(width - _NUMBERS_WIDTH, _LEAST_NAME_WIDTH))) for text in narrow)
-        )
-    return table
+        return NoResultError("no such folder", where=str(folder), fix="give the folder of a run or a sweep")
+    lines = [f"{problem.where}: {problem.what}" for problem in [*found.problems, *found.unfinished]]
+    what = "no result.json below it can be used" + "".join(f"\n  {printable(line)}" for line in lines)
+    return NoResultError(what, where=str(folder), fix="give the folder of a run that has ended")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -107,15 +85,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         tables = write_report(given.folder, out, no_relevant=cast(NoRelevant, given.no_relevant))
     except (NoResultError, OSError) as error:
-        print(error, file=sys.stderr)
-        return 1
+        print(f"error: {error}", file=sys.stderr)
+        return FAILED
     console = Console()
     for shown in tables:
-        parts = (
-            [Text(shown)]
-            if isinstance(shown, str)
-            else [Text(shown.title), _for_terminal(shown, console.width)]
+        console.print(
+            Text(shown) if isinstance(shown, str) else to_terminal(shown, console.width), "", sep="\n"
         )
-        console.print(*parts, "", sep="\n")
     print(f"{out / 'report.html'} (also report.md and PNGs)")
-    return 0
+    return DONE

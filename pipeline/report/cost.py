@@ -5,19 +5,19 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 
-from pipeline.evaluation.table import Cells
 from pipeline.metrics import NoRelevant
 from pipeline.report import figures
 from pipeline.report.collect import MAIN, MODELS
 from pipeline.report.page import Block, Gallery, Heading, Picture
 from pipeline.report.statistics import DataSet, Group, pareto_front
-from pipeline.report.tables import NONE, distinct, format_number
+from pipeline.report.tables import distinct
+from pipeline.tables import NONE, Table, number
 
 _AXES = {
     "us_per_doc": ("time", "scoring time, 8,192 documents a call (µs per document)"),
     "parameters": ("parameters", "size (number of parameters)"),
 }
-_TIME_TOLERANCE = 0.1  # two measurements of the same model differ by as much
+_TIME_TOLERANCE = 0.1  # two measurements of the same model differ by about this share
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -30,14 +30,14 @@ class _Point:
     cost: dict[str, float | None]
 
 
-def cost_section(data_set: DataSet, convention: NoRelevant, number: int) -> list[Block]:
-    """A picture and a table with the Pareto fronts; a model without a known cost is in the table alone."""
+def cost_section(data_set: DataSet, convention: NoRelevant, index: int) -> list[Block]:
+    """A picture and a table with the Pareto fronts; a model of unknown cost is only in the table."""
     points = _points(data_set, convention)
     fronts = {key: _front(points, key) for key in _AXES}
     devices = ", ".join(sorted({f"{run.device} ({run.clock} time)" for run in data_set.runs}))
     pictures = [
         Picture(
-            f"quality-{name}-{number}.png",
+            f"quality-{name}-{index}.png",
             f"Quality against {label}; measured on {devices}. Ringed: no other model is as good and as "
             f"cheap{' (within 10 %)' if key == 'us_per_doc' else ''}.",
             figures.cost_quality(
@@ -57,9 +57,9 @@ def cost_section(data_set: DataSet, convention: NoRelevant, number: int) -> list
         [
             point.label,
             point.model,
-            format_number(point.cost["parameters"], ",.0f"),
-            format_number(point.cost["us_per_doc"], ",.3f"),
-            format_number(point.cost["us_per_doc_list120"], ",.3f"),
+            number(point.cost["parameters"], ",.0f"),
+            number(point.cost["us_per_doc"], ",.3f"),
+            number(point.cost["us_per_doc_list120"], ",.3f"),
             f"{point.quality:.4f}",
             ", ".join(name for key, (name, _) in _AXES.items() if point in fronts[key]) or NONE,
         ]
@@ -67,7 +67,7 @@ def cost_section(data_set: DataSet, convention: NoRelevant, number: int) -> list
     ]
     header = ["options", "model", "parameters", "µs/doc", "µs/doc, list of 120", "NDCG@10", "Pareto front"]
     gallery: list[Block] = [Gallery(pictures)] if pictures else []
-    return [Heading("Quality against cost", 3), *gallery, Cells("", header, rows, num_names=2)]
+    return [Heading("Quality against cost", 3), *gallery, Table("", header, rows, num_names=2)]
 
 
 def _points(data_set: DataSet, convention: NoRelevant) -> list[_Point]:

@@ -14,10 +14,10 @@ from matplotlib.ticker import LogLocator, NullFormatter
 from scipy import stats
 
 from pipeline.report.collect import MODELS
-from pipeline.report.page import printable
 from pipeline.report.statistics import Spread
+from pipeline.tables import printable
 
-_STYLE = {  # the colours of Okabe and Ito, which the colour-blind can tell apart
+_STYLE = {  # the colours of Okabe and Ito, which colour-blind readers can tell apart
     "teacher": {"color": "#000000", "marker": "s"},
     "baseline": {"color": "#D55E00", "marker": "^"},
     "student": {"color": "#0072B2", "marker": "o"},
@@ -52,9 +52,7 @@ def by_cutoff(
     axes.set_xlim(-0.5, len(cutoffs) - 0.5)
     axes.margins(y=0.15)
     axes.set(ylabel=y_label)
-    axes.grid(axis="y", alpha=0.3)
-    _legend(figure, axes)
-    return _png(figure)
+    return _with_legend(figure, axes, grid="y")
 
 
 def heat_map(
@@ -119,9 +117,7 @@ def cost_quality(
         axes.set_xlim(min(costs) / 1.5, max(costs) * 1.5)
     axes.margins(y=0.15)
     axes.set(xlabel=cost_label, ylabel=quality_label)
-    axes.grid(alpha=0.3)
-    _legend(figure, axes)
-    return _png(figure)
+    return _with_legend(figure, axes)
 
 
 def by_bin(
@@ -141,9 +137,7 @@ def by_bin(
         )
     axes.set_xticks(range(len(bins)), list(bins))
     axes.set(xlabel=x_label, ylabel=y_label)
-    axes.grid(alpha=0.3)
-    _legend(figure, axes)
-    return _png(figure)
+    return _with_legend(figure, axes)
 
 
 def _tick(value: float) -> str:
@@ -155,13 +149,16 @@ def _figure() -> tuple[Figure, Any]:
     return figure, figure.add_subplot()
 
 
-def _legend(figure: Figure, axes: Any) -> None:
-    figure.legend(*axes.get_legend_handles_labels(), loc="outside upper center", ncols=4, frameon=False, fontsize=9,
-                  columnspacing=1.0, handletextpad=0.4)  # fmt: skip
+def _with_legend(figure: Figure, axes: Any, *, grid: str = "both") -> bytes:
+    axes.grid(axis=grid, alpha=0.3)
+    handles = axes.get_legend_handles_labels()
+    figure.legend(*handles, loc="outside upper center", ncols=4, frameon=False, fontsize=9, columnspacing=1.0,
+                  handletextpad=0.4)  # fmt: skip
+    return _png(figure)
 
 
 def _plain(text: str) -> str:
-    """At most two lines, and no mathematics for matplotlib."""
+    """At most two lines, with $ escaped for matplotlib."""
     lines = textwrap.wrap(printable(text), 52, max_lines=2, placeholder=" ...")
     return "\n".join(lines).replace("$", r"\$")
 

@@ -1,14 +1,15 @@
-"""A page as a list of blocks, written as Markdown and as one HTML file that needs nothing else."""
+"""A page as a list of blocks, written as Markdown and as one self-contained HTML file."""
 
 from __future__ import annotations
 
 import base64
 import dataclasses
-import html
 import re
 from collections.abc import Sequence
 
-from pipeline.evaluation.table import Cells
+from pipeline.tables import Table, escape_html, escape_markdown, printable
+from pipeline.tables import to_html as table_html
+from pipeline.tables import to_markdown as table_markdown
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,7 +44,7 @@ class Gallery:
     pictures: list[Picture]
 
 
-Block = Heading | Paragraph | Code | Gallery | Cells
+Block = Heading | Paragraph | Code | Gallery | Table
 
 _STYLE = """
 :root { color-scheme: light; }
@@ -53,7 +54,7 @@ h1 { font-size: 1.6rem; line-height: 1.25; margin: 1.2rem 0 .6rem; }
 h2 { font-size: 1.3rem; margin: 2.4rem 0 .6rem; border-bottom: 1px solid #ccc; }
 h3 { font-size: 1.05rem; margin: 1.8rem 0 .4rem; }
 p { max-width: 46rem; margin: .5rem 0; }
-.scroll { overflow-x: auto; margin: .6rem 0 1.2rem; background: /* a shadow where the table goes on */
+.scroll { overflow-x: auto; margin: .6rem 0 1.2rem; background: /* a shadow shows that the table continues */
   linear-gradient(to left, #fff 2rem, #fff0) right / 3rem 100% no-repeat local,
   linear-gradient(to left, #0003, #0000) right / .8rem 100% no-repeat scroll; }
 table { border-collapse: separate; border-spacing: 0; font-size: .875rem; font-variant-numeric: tabular-nums; }
@@ -70,17 +71,8 @@ img { width: 100%; height: auto; border: 1px solid #e3e3e3; }
 figcaption, .title { font-size: .875rem; color: #444; }
 pre { background: #f5f5f5; padding: .6rem; overflow-x: auto; font-size: .8125rem; white-space: pre-wrap; }
 """
-# No scripts, no network, whatever a name manages to smuggle in.
+# The browser runs no script and opens no connection, whatever the names in the page contain.
 _POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
-
-
-def printable(text: str) -> str:
-    r"""The text on one line, with escapes for line breaks, control characters and lone surrogates.
-
-    >>> printable("a\nb")
-    'a\\nb'
-    """
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
 
 
 def to_html(title: str, blocks: Sequence[Block]) -> str:
@@ -89,14 +81,10 @@ def to_html(title: str, blocks: Sequence[Block]) -> str:
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">\n'
-        f"<title>{_escape(title)}</title>\n<style>{_STYLE}</style>\n</head>\n<body>\n"
+        f"<title>{escape_html(title)}</title>\n<style>{_STYLE}</style>\n</head>\n<body>\n"
     )
-    body = [_element("h1", _escape(title)), *(_block_html(block) for block in blocks)]
+    body = [_element("h1", escape_html(title)), *(_block_html(block) for block in blocks)]
     return head + "\n".join(body) + "\n</body>\n</html>\n"
-
-
-def _escape(text: str) -> str:
-    return html.escape(printable(text))
 
 
 def _element(tag: str, inner: str, css: str = "") -> str:
@@ -106,79 +94,43 @@ def _element(tag: str, inner: str, css: str = "") -> str:
 def _block_html(block: Block) -> str:
     match block:
         case Heading():
-            return _element(f"h{block.level}", _escape(block.text))
+            return _element(f"h{block.level}", escape_html(block.text))
         case Paragraph():
-            return _element("p", _escape(block.text))
+            return _element("p", escape_html(block.text))
         case Code():
-            return _element("pre", "\n".join(map(_escape, block.lines)))
+            return _element("pre", "\n".join(map(escape_html, block.lines)))
         case Gallery():
             return _element("div", "\n".join(map(_picture_html, block.pictures)), "gallery")
-        case Cells():
-            return _table_html(block)
+        case Table():
+            return table_html(block)
 
 
 def _picture_html(picture: Picture) -> str:
-    caption = _escape(picture.caption)
+    caption = escape_html(picture.caption)
     data = base64.b64encode(picture.png).decode("ascii")
     image = f'<img alt="{caption}" src="data:image/png;base64,{data}">'
     return _element("figure", image + _element("figcaption", caption))
 
 
-def _table_html(cells: Cells) -> str:
-    def row(tag: str, texts: Sequence[str]) -> str:
-        return _element(
-            "tr",
-            "".join(
-                _element(tag, _escape(text), "" if column < cells.num_names else "number")
-                for column, text in enumerate(texts)
-            ),
-        )
-
-    rows = "\n".join(row("td", texts) for texts in cells.rows)
-    table = _element("table", _element("thead", row("th", cells.header)) + _element("tbody", rows))
-    return (_element("p", _escape(cells.title), "title") if cells.title else "") + _element(
-        "div", table, "scroll"
-    )
-
-
 def to_markdown(title: str, blocks: Sequence[Block]) -> str:
     """The page; pictures are files beside it."""
-    return "\n\n".join([f"# {_plain(title)}", *(_block_markdown(block) for block in blocks)]) + "\n"
-
-
-def _plain(text: str) -> str:
-    r"""Text that Markdown shows as it is.
-
-    >>> _plain("<b> a|b *c*")
-    '&lt;b&gt; a\\|b \\*c\\*'
-    """
-    return html.escape(re.sub(r"([\\`*|\[\]])", r"\\\1", printable(text)), quote=False)
+    return "\n\n".join([f"# {escape_markdown(title)}", *(_block_markdown(block) for block in blocks)]) + "\n"
 
 
 def _block_markdown(block: Block) -> str:
     match block:
         case Heading():
-            return "#" * block.level + " " + _plain(block.text)
+            return "#" * block.level + " " + escape_markdown(block.text)
         case Paragraph():
-            return _plain(block.text)
+            return escape_markdown(block.text)
         case Code():
             lines = [printable(line) for line in block.lines]
             fence = "`" * max(3, 1 + max((len(run) for run in re.findall("`+", "\n".join(lines))), default=0))
             return "\n".join([fence, *lines, fence])
         case Gallery():
             return "\n\n".join(
-                f"![{_plain(p.caption)}]({p.file})\n{_plain(p.caption)}" for p in block.pictures
+                f"![{escape_markdown(p.caption)}]({p.file})\n{escape_markdown(p.caption)}"
+                for p in block.pictures
             )
-        case Cells():
-            return _table_markdown(block)
-
-
-def _table_markdown(cells: Cells) -> str:
-    rules = [":--" if column < cells.num_names else "--:" for column in range(len(cells.header))]
-    rows = [
-        list(map(_plain, cells.header)),
-        rules,
-        *(list(map(_plain, row)) for row in cells.rows),
-    ]
-    lines = ["| " + " | ".join(row) + " |" for row in rows]
-    return "\n".join(([_plain(cells.title), ""] if cells.title else []) + lines)
+        case Table():
+            return table_markdown(block)

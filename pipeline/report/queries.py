@@ -7,19 +7,18 @@ from collections.abc import Sequence
 import numpy as np
 
 from pipeline.evaluation import PerQuery
-from pipeline.evaluation.table import Cells
 from pipeline.metrics import NoRelevant
 from pipeline.metrics.ranked import fill_blank
 from pipeline.report import figures
 from pipeline.report.collect import MAIN, MODELS
 from pipeline.report.page import Block, Gallery, Heading, Paragraph, Picture
 from pipeline.report.statistics import DataSet, best, quantile_bins
-from pipeline.report.tables import format_number
+from pipeline.tables import Table, number
 
 _NUM_QUERIES = 5
 
 
-def query_section(data_set: DataSet, convention: NoRelevant, number: int) -> list[Block]:
+def query_section(data_set: DataSet, convention: NoRelevant, index: int) -> list[Block]:
     """NDCG@10 by list length and by number of relevant documents, and the queries that changed most."""
     readable = [group for group in data_set.groups if group.queries]
     if not readable:
@@ -44,12 +43,12 @@ def query_section(data_set: DataSet, convention: NoRelevant, number: int) -> lis
         values = {model: [of_query[members] for members in bins] for model, of_query in shown.items()}
         caption = f"NDCG@10 by {what}: mean and standard error over the queries of each fifth."
         png = figures.by_bin(names, values, x_label=what, y_label=f"test NDCG@10 ({convention})")
-        pictures.append(Picture(f"ndcg-by-{file}-{number}.png", caption, png))
+        pictures.append(Picture(f"ndcg-by-{file}-{index}.png", caption, png))
         rows = [
             [name, f"{len(of_models[0]):,}", *(f"{of_bin.mean():.4f}" for of_bin in of_models)]
             for name, *of_models in zip(names, *values.values(), strict=True)
         ]
-        tables.append(Cells("", [what, "queries", *values], rows, num_names=1))
+        tables.append(Table("", [what, "queries", *values], rows, num_names=1))
     return [*blocks, Gallery(pictures), *tables, *_gained_and_lost(queries)]
 
 
@@ -62,19 +61,19 @@ def _gained_and_lost(queries: PerQuery) -> list[Block]:
     gained = [i for i in order[::-1][:_NUM_QUERIES] if change[i] > 0]
     models = [model for model in MODELS if model in queries.metrics]
 
-    def table(title: str, chosen: Sequence[int]) -> Cells:
+    def table(title: str, chosen: Sequence[int]) -> Table:
         rows = [
             [
                 str(queries.query_ids[i]),
                 f"{change[i]:+.4f}",
-                *(format_number(float(queries.metrics[model][MAIN][i]), ".4f") for model in models),
+                *(number(float(queries.metrics[model][MAIN][i])) for model in models),
                 f"{queries.num_docs[i]:,}",
                 f"{queries.num_relevant[i]:,}",
             ]
             for i in chosen
         ]
         header = ["query", "student - baseline", *models, "documents", "relevant"]
-        return Cells(title, header, rows, num_names=1)
+        return Table(title, header, rows, num_names=1)
 
     return [
         table("Queries that gained most (NDCG@10)", gained),

@@ -6,34 +6,23 @@ import math
 from collections import Counter
 from collections.abc import Callable, Sequence
 
-from pipeline.evaluation.table import Cells
 from pipeline.metrics import NoRelevant
 from pipeline.report import figures
 from pipeline.report.collect import MAIN, MODELS, NDCG, Collection, Run
 from pipeline.report.cost import cost_section
 from pipeline.report.page import Block, Code, Gallery, Heading, Paragraph, Picture
 from pipeline.report.queries import query_section
-from pipeline.report.statistics import (
-    DataSet,
-    Group,
-    PairedTest,
-    best,
-    gap_closed,
-    has_gap,
-    is_number,
-)
+from pipeline.report.statistics import DataSet, Group, PairedTest, best, is_number
 from pipeline.report.tables import (
-    NONE,
     agreement_table,
     choice,
-    format_p,
-    format_share,
     gate_table,
     left_out,
     models_table,
     run_list,
     tests_table,
 )
+from pipeline.tables import NONE, Table, p_value
 
 _BLANK = {"skip": "are left out", "zero": "count 0", "one": "count 1"}
 _AXES = {"loss.topk": "documents", "loss.temperature": "", "loss.sample_size": "samples of each list"}
@@ -43,7 +32,7 @@ _MAX_TICKS, _MAX_PANELS = 12, 24
 def page(
     found: Collection, data_sets: Sequence[DataSet], tests: Sequence[PairedTest], convention: NoRelevant
 ) -> list[Block]:
-    """The whole page but its title."""
+    """The complete page without its title."""
     blocks = [*_overview(found, data_sets, convention)]
     for number, data_set in enumerate(data_sets, start=1):
         blocks.append(Heading(f"Data: {data_set.label}"))
@@ -97,22 +86,18 @@ def _results(
 
 
 def _in_words(test: PairedTest, group: Group, convention: NoRelevant) -> str | None:
-    """The main result; None if the test is another one."""
+    """The main result; None for any other test."""
     c = test.comparison
-    ci95, difference, closed = c["ci95"], c["difference"], gap_closed(group, convention)
+    ci95, difference, closed = c["ci95"], c["difference"], group.gap_closed(convention)
     if test.group is not group or c["b"] != "baseline" or difference is None or ci95 is None:
         return None
     text = (
         f"Student against baseline, NDCG@10: {difference:+.4f} (95 % CI {ci95[0]:+.4f} to {ci95[1]:+.4f}, p after "
-        f"Holm {format_p(test.p_holm)}); better on {c['win']:,} of {c['queries']:,} queries, worse on {c['loss']:,}."
+        f"Holm {p_value(test.p_holm)}); better on {c['win']:,} of {c['queries']:,} queries, worse on {c['loss']:,}."
     )
-    if has_gap(group) is False:
+    if group.has_gap is False:
         return f"{text} The teacher is not significantly above the baseline: there is no gap to close."
-    return (
-        text
-        if closed is None
-        else f"{text} That is {format_share(closed)} of the way from baseline to teacher."
-    )
+    return text if closed == NONE else f"{text} That is {closed} of the way from baseline to teacher."
 
 
 def _overview(found: Collection, data_sets: Sequence[DataSet], convention: NoRelevant) -> list[Block]:
@@ -142,11 +127,11 @@ def _overview(found: Collection, data_sets: Sequence[DataSet], convention: NoRel
     return [
         Paragraph(
             f"NDCG convention '{convention}': queries without a relevant document {_BLANK[convention]}. Full lists, "
-            f"ties: {', '.join(ties)}. Test split unless said otherwise; ± is the standard deviation over n seeds (or "
-            "folds: their queries are taken together)."
+            f"ties: {', '.join(ties)}. Values are of the test split unless stated otherwise. ± is the standard "
+            "deviation over n seeds (or folds: their queries are taken together)."
         ),
         *([Paragraph(f"Also found, see the end: {', '.join(lost)}.")] if lost else []),
-        Cells(
+        Table(
             "",
             ["data", "options that vary", "runs", "groups", "seeds", "test queries", "none relevant"],
             rows,

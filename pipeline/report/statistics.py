@@ -1,4 +1,4 @@
-"""Groups of runs that differ in their seed, or fold, alone, and what is computed from them."""
+"""Groups of runs that differ only in their seed or fold, and the statistics of these groups."""
 
 from __future__ import annotations
 
@@ -13,13 +13,12 @@ from statsmodels.stats.multitest import multipletests
 
 from pipeline.evaluation import Comparison, PerQuery, compare
 from pipeline.metrics import NoRelevant
-from pipeline.report.collect import MAIN, MODELS, Problem, Run, average_queries
+from pipeline.report.collect import FOLD, MAIN, Problem, Run, read_queries
+from pipeline.tables import NONE, gap_closed
 
-# These make no other experiment.
-_FOLD = "data.fold"
-_NO_OPTION = {"seed", _FOLD, "run_dir", "cache_dir", "stage", "train.profile"}
+# Runs that differ only in these options belong to one group.
+_NO_OPTION = {"seed", FOLD, "run_dir", "cache_dir", "stage", "train.profile"}
 _NO_OPTION_GROUP = ("tracking.", "export.", "evaluate.gate.")  # change no metric
-_ABSENT = "-"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,13 +32,13 @@ class Spread:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Group:
-    """Runs with the same options but for the seed and, in a set of folds, the fold.
+    """Runs that differ only in the seed and, for data with folds, the fold.
 
     Attributes:
       label: the options that vary, or "all runs".
-      options: the values of the options that vary; those that the runs do not have are not there.
-      queries: NDCG@10 of each query, mean over the seeds, of one fold after another; None where no per_query.csv could
-        be read.
+      options: the values of the options that vary, without those that the runs do not have.
+      queries: NDCG@10 of each query, mean over the seeds, one fold after another; None where no per_query.csv can be
+        read.
     """
 
     label: str
@@ -53,6 +52,18 @@ class Group:
             [run.models[model].ndcg[split][metric][convention] for run in self.runs if model in run.models]
         )
 
+    def gap_closed(self, convention: NoRelevant) -> str:
+        """The share of the way from baseline to teacher that the student covers, in mean NDCG@10."""
+        means = [self.ndcg(model, MAIN, convention) for model in ("student", "baseline", "teacher")]
+        student, baseline, teacher = (None if mean is None else mean.mean for mean in means)
+        return gap_closed(student, baseline, teacher, self.has_gap)
+
+    @property
+    def has_gap(self) -> bool | None:
+        values = self.queries.metrics if self.queries else {}
+        teacher, baseline = (values[m][MAIN] if m in values else None for m in ("teacher", "baseline"))
+        return has_gap(teacher, baseline)
+
     def cost(self, model: str, key: str) -> float | None:
         """Median over the runs of `parameters`, `us_per_doc` or `us_per_doc_list120`."""
         values = [getattr(run.models[model], key) for run in self.runs if model in run.models]
@@ -62,7 +73,7 @@ class Group:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class DataSet:
-    """All groups on the same data, or on the same folds of a set.
+    """All groups on the same data, or on the folds of the same data.
 
     Attributes:
       label: the name, and the fingerprint or the folds.
@@ -79,8 +90,8 @@ class DataSet:
 
     @property
     def repeats(self) -> str:
-        """What the runs of a group differ in."""
-        folds, seeds = {run.options.get(_FOLD) for run in self.runs}, {run.seed for run in self.runs}
+        """The options that the runs of a group differ in."""
+        folds, seeds = {run.options.get(FOLD) for run in self.runs}, {run.seed for run in self.runs}
         return "seeds" if len(folds) == 1 else "folds" if len(seeds) == 1 else "folds and seeds"
 
     def num_queries(self, kind: str) -> int:
@@ -99,9 +110,9 @@ class PairedTest:
 
 
 def group_runs(runs: Sequence[Run]) -> tuple[list[DataSet], list[Problem]]:
-    """The runs by data, then by options; of several with the same options, seed and fold the last started counts.
+    """Groups the runs by data, then by options. Of runs with equal options, seed and fold, the last one counts.
 
-    Folds of a set are one data set: the mean over them is what is published.
+    The folds of a data set are one data set here, because publications give the mean over them.
     """
     by_data: dict[str, list[Run]] = {}
     folds = _sets_of_folds(runs)
@@ -117,13 +128,13 @@ def group_runs(runs: Sequence[Run]) -> tuple[list[DataSet], list[Problem]]:
             by_options.setdefault(tuple(_text(run, key) for key in varying), []).append(run)
         groups = []
         for values, same in by_options.items():
-            kept, doubles = _one_per_seed(same)
-            queries, unread = _queries_of_folds(kept)
-            problems += doubles + unread
+            kept, repeated = _one_per_seed(same)
+            queries, unread = read_queries(kept)
+            problems += repeated + unread
             label = " ".join(
                 f"{k}={_brief(value)}"
                 for k, value in zip(varying.values(), values, strict=True)
-                if value != _ABSENT
+                if value != NONE
             )
             options = {key: kept[0].options[key] for key in varying if key in kept[0].options}
             groups.append(Group(label or "all runs", options, kept, queries))
@@ -136,7 +147,7 @@ def _sets_of_folds(runs: Sequence[Run]) -> dict[str, str]:
     """Name of the data -> `folds 1, 2, 3`, where there are several and each is always the same data."""
     found: dict[str, dict[Any, set[str]]] = {}
     for run in runs:
-        found.setdefault(run.data_name, {}).setdefault(run.options.get(_FOLD), set()).add(run.fingerprint)
+        found.setdefault(run.data_name, {}).setdefault(run.options.get(FOLD), set()).add(run.fingerprint)
     return {
         name: f"folds {', '.join(map(str, sorted(of_fold)))}"
         for name, of_fold in found.items()
@@ -144,31 +155,10 @@ def _sets_of_folds(runs: Sequence[Run]) -> dict[str, str]:
     }
 
 
-def _queries_of_folds(runs: Sequence[Run]) -> tuple[PerQuery | None, list[Problem]]:
-    """`average_queries` of each fold, one after another."""
-    by_fold: dict[Any, list[Run]] = {}
-    for run in runs:
-        by_fold.setdefault(run.options.get(_FOLD), []).append(run)
-    tables, problems = [], []
-    for of_fold in by_fold.values():
-        table, unread = average_queries(of_fold)
-        problems += unread
-        tables += [table] if table else []
-    if len(tables) <= 1:
-        return (tables[0] if tables else None), problems
-    models = [model for model in MODELS if all(model in table.metrics for table in tables)]
-    return PerQuery(
-        query_ids=np.concatenate([table.query_ids for table in tables]),
-        num_docs=np.concatenate([table.num_docs for table in tables]),
-        num_relevant=np.concatenate([table.num_relevant for table in tables]),
-        metrics={m: {MAIN: np.concatenate([table.metrics[m][MAIN] for table in tables])} for m in models},
-    ), problems
-
-
 def varying_options(runs: Sequence[Run]) -> list[str]:
     """The options, in the order of the config, that do not have the same value in all runs that have them.
 
-    What only one choice of a group has, such as the trees of a teacher, the name of the choice tells already.
+    Options that only one choice has, such as the trees of a teacher, follow from the name of the choice.
     """
     keys = dict.fromkeys(
         key
@@ -194,27 +184,20 @@ def spread(values: Sequence[float | None]) -> Spread | None:
     return Spread(float(np.mean(known)), float(np.std(known, ddof=1)) if len(known) > 1 else None, len(known))
 
 
-def gap_closed(group: Group, convention: NoRelevant) -> float | None:
-    """(student - baseline) / (teacher - baseline) of the mean NDCG@10; None where `has_gap` is not True."""
-    if not has_gap(group):
-        return None
-    means = [group.ndcg(model, MAIN, convention) for model in ("teacher", "baseline", "student")]
-    teacher, baseline, student = (mean.mean for mean in means if mean is not None)
-    return (student - baseline) / (teacher - baseline)
+def has_gap(teacher: np.ndarray | None, baseline: np.ndarray | None) -> bool | None:
+    """Whether the teacher is significantly above the baseline, from their NDCG of each query.
 
-
-def has_gap(group: Group) -> bool | None:
-    """Whether the teacher is significantly above the baseline: the 95 % confidence interval of the difference, paired
-    over the queries, lies above 0. Else a share of the difference would be one of noise. None: it cannot be told."""
-    values = group.queries.metrics if group.queries else {}
-    if not {"teacher", "baseline"} <= values.keys():
+    It is where the 95 % confidence interval of the paired difference lies above 0. Otherwise a share of the difference
+    would be a share of noise. None where a model is missing or the queries are too few to tell.
+    """
+    if teacher is None or baseline is None:
         return None
-    interval = compare(values["teacher"][MAIN], values["baseline"][MAIN])["ci95"]
+    interval = compare(teacher, baseline)["ci95"]
     return None if interval is None else interval[0] > 0
 
 
 def best(groups: Sequence[Group], convention: NoRelevant) -> Group:
-    """The group whose student has the highest mean validation NDCG@10: test data choose nothing."""
+    """The group whose student has the highest mean validation NDCG@10: test data are never used to choose."""
 
     def vali(group: Group) -> float:
         found = group.ndcg("student", MAIN, convention, split="vali")
@@ -254,7 +237,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
 def pareto_front(costs: Sequence[float], qualities: Sequence[float], *, tolerance: float = 0.0) -> list[bool]:
     """Whether no other point is at least as cheap and as good, and better in one of the two.
 
-    `tolerance`: the share by which a better point may be dearer and still count as as cheap; of measured costs.
+    `tolerance`: the share by which a measured cost may be higher and still count as equal.
 
     >>> pareto_front([1, 2, 3], [0.5, 0.4, 0.6])
     [True, False, True]
@@ -273,7 +256,7 @@ def pareto_front(costs: Sequence[float], qualities: Sequence[float], *, toleranc
 
 
 def quantile_bins(values: np.ndarray, *, num_bins: int = 5) -> list[np.ndarray]:
-    """Indices of `values` in bins of about the same size; equal values share a bin.
+    """Indices of `values` in bins of about the same size; equal values are in the same bin.
 
     >>> [bin.tolist() for bin in quantile_bins(np.array([3, 1, 1, 9]), num_bins=2)]
     [[1, 2], [0, 3]]
@@ -287,7 +270,7 @@ def _one_per_seed(runs: Sequence[Run]) -> tuple[list[Run], list[Problem]]:
     kept: dict[tuple[Any, int], Run] = {}
     problems = []
     for run in sorted(runs, key=lambda run: run.started):
-        place = run.options.get(_FOLD), run.seed
+        place = run.options.get(FOLD), run.seed
         if place in kept:
             what = f"left out: {run.name} has the same options and seed and started later"
             problems.append(Problem(kept[place].name, what))
@@ -297,7 +280,7 @@ def _one_per_seed(runs: Sequence[Run]) -> tuple[list[Run], list[Problem]]:
 
 def _text(run: Run, key: str) -> str:
     if key not in run.options:
-        return _ABSENT
+        return NONE
     value = run.options[key]
     return value if isinstance(value, str) else json.dumps(value)
 

@@ -1,4 +1,4 @@
-"""A comparison as data (conf/reproduce/NAME.yaml): what to run, on which files, and what should come out."""
+"""A comparison as data (conf/reproduce/NAME.yaml): what to run, on which files, and the expected results."""
 
 from __future__ import annotations
 
@@ -12,12 +12,10 @@ from typing import Any
 import yaml
 
 from pipeline.config import nearest
+from pipeline.config.overrides import quoted
+from pipeline.errors import UserError
 
 _COMPRESSED = ("", ".gz", ".bz2", ".xz")
-
-
-class ClaimError(ValueError):
-    """What the user can mend: a name, a folder, an override."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,10 +23,8 @@ class DataNeeds:
     """The files that the user brings."""
 
     name: str
-    get: str  # where they come from, on which terms; empty where the program makes them
-    files: dict[
-        str, str
-    ]  # name -> path below --data, or that with .gz, .bz2, .xz; none where data.dir={data}
+    get: str  # where they come from, and on which terms; empty where the program makes them
+    files: dict[str, str]  # name -> path below --data, also with .gz, .bz2, .xz; empty where data.dir={data}
     overrides: list[str]  # {data}, {fold} and the names of the files are filled in
 
     @property
@@ -38,12 +34,11 @@ class DataNeeds:
 
     @property
     def how_to_get(self) -> str:
-        layout = "its archive, or what was unpacked from it"
+        layout = "its archive or the unpacked files"
         if self.files:
-            layout = "(or these as .gz, .bz2 or .xz)\n" + "\n".join(
-                f"  DIR/{path}" for path in self.files.values()
-            )
-        return f"{self.name} comes from {self.get}\nMend: --data DIR, where DIR holds {layout}"
+            paths = [f"\n  DIR/{path}" for path in self.files.values()]
+            layout = "these files (or .gz, .bz2, .xz of them):" + "".join(paths)
+        return f"get {self.name} from {self.get} and give --data DIR, where DIR holds {layout}"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,12 +56,10 @@ class Figure:
 
     row: str
     metric: str  # such as ndcg@10
-    convention: (
-        str  # of a query without a relevant document: zero, skip, one; published ones also "not known"
-    )
+    convention: str  # for a query without a relevant document: zero, skip or one; published: also "not known"
     value: float  # mean over the axis, in [0, 1]
     source: str
-    tolerance: float | None = None  # OK up to it, CLOSE up to twice of it; null: shown beside
+    tolerance: float | None = None  # OK within it, CLOSE within twice of it; null: only shown
     sd: float | None = None  # over the axis
 
 
@@ -86,21 +79,19 @@ class Claim:
     title: str
     paper: str
     data: DataNeeds
-    axis: dict[
-        str, list[int]
-    ]  # {fold: [1, ...]}, {seed: [0, ...]} or both: one job for each run and combination
+    axis: dict[str, list[int]]  # fold, seed or both, with their values: one job for each run and combination
     overrides: list[str]  # of every job
     runs: dict[str, list[str]]  # name -> further overrides
     rows: dict[str, Row]
     metrics: list[str]  # shown for every row, with `convention`, whether expected or not
     convention: str
-    tiny: list[str]  # overrides that make each job one of seconds
+    tiny: list[str]  # overrides that shorten each job to seconds
     expected: list[Figure]
     published: list[Figure]
     recorded: Recorded | None  # null: not run
     reference: str | None = None  # the row that every other one is tested against, query by query
-    target: float | None = None  # of validation NDCG@10 (skip): how long does a row take to it?
-    tiny_runs: dict[str, list[str]] = dataclasses.field(default_factory=dict)  # more of `tiny`, for a run
+    target: float | None = None  # validation NDCG@10 (skip) whose time to reach the study shows
+    tiny_runs: dict[str, list[str]] = dataclasses.field(default_factory=dict)  # run -> more of `tiny`
 
     @property
     def state(self) -> str:
@@ -126,18 +117,15 @@ class Claim:
 
     @property
     def groups(self) -> list[list[int]]:
-        """Jobs of a run, by number in `axes`, whose mean is one value: the folds of a seed, else each by itself."""
-        axes = self.axes
-        if len(self.axis) == 1:
-            return [[number] for number in range(len(axes))]
-        return [
-            [number for number, axis in enumerate(axes) if axis["seed"] == seed] for seed in self.axis["seed"]
-        ]
+        """The jobs of a run, as indices into `axes`, by value of the last axis: a group's mean is one value."""
+        last = list(self.axis)[-1]
+        of_job = [axis[last] for axis in self.axes]
+        return [[i for i, value in enumerate(of_job) if value == wanted] for wanted in self.axis[last]]
 
 
 @dataclasses.dataclass(frozen=True)
 class Job:
-    """One process `python -m pipeline`."""
+    """One run of the rankdistil command."""
 
     run: str
     axis: str  # such as fold-1, or fold-1_seed-0
@@ -146,7 +134,7 @@ class Job:
 
     @property
     def log(self) -> Path:
-        return self.folder.with_name(self.folder.name + ".log")
+        return self.folder / "log"
 
 
 def names() -> list[str]:
@@ -159,15 +147,16 @@ def load(name: str) -> Claim:
     """The comparison `name`.
 
     Raises:
-      ClaimError: there is no such file; names the nearest.
+      UserError: there is no such comparison; names the nearest.
     """
     if name not in names():
-        raise ClaimError(f"{name} is no known comparison: {nearest(name, names())}")
+        raise UserError(f"{name} is unknown: {nearest(name, names())}")
     path = importlib.resources.files("pipeline.conf") / "reproduce" / f"{name}.yaml"
-    return _claim(name, yaml.safe_load(path.read_text()))
+    return parse(name, yaml.safe_load(path.read_text()))
 
 
-def _claim(name: str, values: dict[str, Any]) -> Claim:
+def parse(name: str, values: dict[str, Any]) -> Claim:
+    """The comparison with these contents of its YAML file; changes `values`."""
     recorded = values.pop("recorded")
     return Claim(
         name=name,
@@ -190,8 +179,8 @@ def _files(needs: DataNeeds, folder: Path, axis: Mapping[str, int]) -> dict[str,
         else:
             missing.append(str(path))
     if missing:
-        others = f", nor are {len(missing) - 1} others" if missing[1:] else ""
-        raise ClaimError(f"{missing[0]} is not there{others}. {needs.how_to_get}")
+        others = f" and {len(missing) - 1} more" if missing[1:] else ""
+        raise UserError(f"no such file{others}", where=missing[0], fix=needs.how_to_get)
     return found
 
 
@@ -201,22 +190,17 @@ def _fill(text: str, values: Mapping[str, object]) -> str:
     return text
 
 
-def _quoted(key: str, value: object) -> str:
-    """An override whose value Hydra takes as it stands, whatever characters a path has."""
-    return f"{key}='{str(value).replace(chr(92), chr(92) * 2).replace(chr(39), chr(92) + chr(39))}'"
-
-
 def _overrides(templates: list[str], axis: Mapping[str, int], paths: Mapping[str, Path]) -> list[str]:
     filled = []
     for template in templates:
         key, _, value = template.partition("=")
         is_path = value.strip("{}") in paths
-        filled.append(_quoted(key, _fill(value, paths)) if is_path else _fill(template, axis))
+        filled.append(quoted(key, _fill(value, paths)) if is_path else _fill(template, axis))
     return filled
 
 
 def _not_replaced(overrides: list[str], claim: Claim, own: list[str]) -> list[str]:
-    """Without the choice, and the options of the choice, that a run makes anew: `teacher=b` after `teacher=a`."""
+    """The overrides without the choices that a run replaces (`teacher=b` after `teacher=a`) and their options."""
 
     def choices(of: list[str]) -> set[str]:
         return {key for override in of if "." not in (key := override.partition("=")[0])}
@@ -232,11 +216,11 @@ def make_jobs(claim: Claim, *, data: Path, out: Path, tiny: bool = False, furthe
       claim: the comparison.
       data: folder of the user's files.
       out: jobs write to out/NAME/RUN/AXIS and share out/cache.
-      tiny: seconds instead of the real thing.
-      further: overrides of the user.
+      tiny: jobs of seconds.
+      further: the user's overrides.
 
     Raises:
-      ClaimError: a file is missing; says where the data comes from and how it should lie.
+      UserError: a file is missing; the message says where to get the data and how to lay it out.
     """
     found = [_files(claim.data, data, axis) for axis in claim.axes]
     jobs = []
@@ -254,8 +238,7 @@ def make_jobs(claim: Claim, *, data: Path, out: Path, tiny: bool = False, furthe
             overrides = [
                 *_overrides(templates, axis, {"data": data, **files}),
                 *further,
-                _quoted("run_dir", folder),
-                _quoted("cache_dir", out / "cache"),
+                quoted("cache_dir", out / "cache"),
             ]
             jobs.append(Job(run=run, axis=label, folder=folder, overrides=overrides))
     return jobs

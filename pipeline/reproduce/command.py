@@ -1,12 +1,9 @@
-"""The rankdistil-reproduce command: the jobs one after another, then the table."""
+"""The rankdistil-reproduce command: the jobs one after another, then the tables."""
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
-import json
-import multiprocessing
-import os
 import shlex
 import signal
 import sys
@@ -16,41 +13,48 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import rich
+from rich.text import Text
 
-from pipeline import cli
-from pipeline.cli import compose
-from pipeline.config import ConfigError, PublishedData
+from pipeline.config import PublishedData, compose
+from pipeline.config.overrides import quoted
 from pipeline.data.sources import locate
 from pipeline.environment import set_environment
-from pipeline.reproduce.claim import Claim, ClaimError, Job, load, make_jobs, names
-from pipeline.reproduce.study import study_page
-from pipeline.reproduce.table import make_lines, result_page, results_md, terminal_table
+from pipeline.errors import DONE, FAILED, INTERRUPTED, USER_ERROR, UserError
+from pipeline.jobs import run_job
+from pipeline.report.collect import commits
+from pipeline.report.page import Block, Code, Heading, Paragraph, to_markdown
+from pipeline.reproduce.claim import Claim, Job, load, make_jobs, names
+from pipeline.reproduce.results import make_lines, result_blocks, results_md
+from pipeline.reproduce.study import study_blocks
+from pipeline.run_folder import check_folder, complete_result
+from pipeline.status import PAUSED
 from pipeline.store import atomic, write_json
-
-DONE, FAILED, MISTAKE, INTERRUPTED = 0, 1, 2, 75  # exit codes; the last two as of rankdistil
+from pipeline.tables import Table, to_terminal
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="rankdistil-reproduce",
         usage="%(prog)s NAME ... [--data DIR] [--out DIR] [--tiny] [-- HYDRA OVERRIDES]",
-        description="Repeats a comparison of conf/reproduce and holds the results against the expected values. "
-        "The same command goes on where it was stopped. Several names: one after another.",
-        epilog="exit codes: 0 done; 1 a job failed, or a value is not within twice its tolerance; 2 a mistake in the "
-        "command; 75 interrupted",
+        description="Repeats a comparison of conf/reproduce and compares the results with the expected values. "
+        "The same command continues where it was stopped. Several names run one after another.",
+        epilog="exit codes: 0 done; 1 a job failed, or a value is not within twice its tolerance; 2 an error in the "
+        "command; 75 interrupted, the same command continues",
     )
     parser.add_argument("names", nargs="*", metavar="NAME", help="see --list")
     parser.add_argument(
         "--data", type=Path, metavar="DIR", help="the data set's files; the embedded data needs none"
     )
     parser.add_argument(
-        "--out", type=Path, default=Path("outputs/reproduce"), metavar="DIR", help="%(default)s unless given"
+        "--out", type=Path, default=Path("outputs/reproduce"), metavar="DIR", help="default: %(default)s"
     )
     parser.add_argument(
-        "--tiny", action="store_true", help="seconds a job: shows that it runs, proves nothing"
+        "--tiny",
+        action="store_true",
+        help="jobs of seconds, whose numbers mean nothing",
     )
-    parser.add_argument("--list", action="store_true", help="the comparisons, and whether they were run")
-    parser.add_argument("--results", action="store_true", help="RESULTS.md from the recorded values")
+    parser.add_argument("--list", action="store_true", help="show the comparisons, and whether they were run")
+    parser.add_argument("--results", action="store_true", help="print RESULTS.md from the recorded values")
     return parser
 
 
@@ -64,21 +68,22 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     code = DONE
     try:
         if options.list:
-            _print_list()
+            for claim in map(load, names()):
+                print(f"{claim.name:<20} {claim.title}; {claim.state}")
         elif options.results:
             print(results_md([load(name) for name in names()]), end="")
         elif not options.names:
             parser.error("NAME is missing; --list shows the names")
         else:
             code = _reproduce(options, further=given[split + 1 :], command=given)
-    except (ClaimError, ConfigError) as error:
+    except UserError as error:
         print(f"error: {error}", file=sys.stderr)
-        code = MISTAKE
+        code = USER_ERROR
     except PermissionError as error:
-        print(f"error: {error}; mend: give this user the right, or another --out", file=sys.stderr)
-        code = MISTAKE
+        print(f"error: {error}. Fix: allow this user to write there, or give another --out", file=sys.stderr)
+        code = USER_ERROR
     except KeyboardInterrupt:
-        print("interrupted; the same command goes on", file=sys.stderr)
+        print("interrupted; the same command continues", file=sys.stderr)
         code = INTERRUPTED
     raise SystemExit(code)
 
@@ -87,13 +92,13 @@ def _reproduce(options: argparse.Namespace, *, further: list[str], command: list
     claims = [load(name) for name in options.names]
     for claim in claims:
         if options.data is None and claim.data.brought:
-            raise ClaimError(f"--data DIR is missing. {claim.data.how_to_get}")
+            raise UserError("--data DIR is missing", fix=claim.data.how_to_get)
     data, out = (options.data or Path()).absolute(), options.out.absolute()
     planned = [make_jobs(claim, data=data, out=out, tiny=options.tiny, further=further) for claim in claims]
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     codes = []
     for claim, jobs in zip(claims, planned, strict=True):
-        if options.tiny:  # shows that it runs; nothing is expected of the numbers
+        if options.tiny:  # its numbers mean nothing
             claim = dataclasses.replace(claim, expected=[])
         about = {
             "command": shlex.join(["rankdistil-reproduce", *command]),
@@ -104,71 +109,22 @@ def _reproduce(options: argparse.Namespace, *, further: list[str], command: list
     return max(codes)
 
 
-def _print_list() -> None:
-    rows = [("name", "comparison", "state")]
-    rows += [(claim.name, claim.title, claim.state) for claim in map(load, names())]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for row in rows:  # a line each, whatever the terminal's width
-        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
-
-
-def _finished(job: Job) -> Mapping[str, Any] | None:
-    """The job's result if it is whole.
+def finished(job: Job) -> Mapping[str, Any] | None:
+    """The job's result if it is complete.
 
     Raises:
-      ClaimError: the data are not there; its folder holds a run with other options.
+      UserError: an option is wrong, the data are missing, or the job's folder holds a run with other options.
     """
-    try:
-        config = compose(job.overrides)
-    except ConfigError as error:
-        raise ClaimError(str(error)) from None
+    config = compose([*job.overrides, quoted("run_dir", job.folder)])
     if isinstance(config.data, PublishedData):
         try:
             locate(config.data)
         except ValueError as error:
-            raise ClaimError(str(error)) from None
-    wanted = json.loads(json.dumps(config.plain()))
-    try:
-        result = json.loads((job.folder / "result.json").read_text())
-    except (FileNotFoundError, ValueError):  # ValueError: not whole
-        return None
-    there = result["config"]
-    differing = sorted(
-        key for key in {*wanted, *there} - {"run_dir", "cache_dir"} if wanted.get(key) != there.get(key)
-    )
-    if differing:
-        raise ClaimError(
-            f"{job.folder} holds a run with other options ({', '.join(differing)}); mend: another --out, or remove it"
-        )
+            raise UserError(str(error)) from None
+    result = complete_result(job.folder, config)
+    if result is None:
+        check_folder(config)
     return result
-
-
-def job_main(overrides: Sequence[str], log: Path) -> None:
-    """The job of a process that was forked from one that has imported TensorFlow: `rankdistil OVERRIDES`."""
-    os.setsid()  # Ctrl-C goes to the command only
-    with log.open("a") as file:
-        for stream in (1, 2):
-            os.dup2(file.fileno(), stream)
-    sys.argv = ["rankdistil", *overrides]
-    cli.main()
-
-
-def _run(job: Job) -> int | None:
-    """Runs a job to its end in a process of its own; its exit code. Its output goes to FOLDER.log."""
-    job.folder.parent.mkdir(parents=True, exist_ok=True)
-    job.log.write_text(shlex.join([sys.executable, "-m", "pipeline", *job.overrides]) + "\n")
-    # Importing takes seconds: the server of the forks does it once. TensorFlow does not run there, so it can fork.
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["pipeline.run", "pipeline.report"])
-    process = context.Process(target=job_main, args=(job.overrides, job.log))
-    process.start()
-    try:
-        process.join()
-    except KeyboardInterrupt:
-        process.terminate()  # it keeps the step that it is at
-        process.join()
-        raise
-    return process.exitcode
 
 
 def reproduce(claim: Claim, jobs: Sequence[Job], *, folder: Path, about: dict[str, Any]) -> int:
@@ -181,45 +137,56 @@ def reproduce(claim: Claim, jobs: Sequence[Job], *, folder: Path, about: dict[st
       about: how it was started, for reproduction.json.
 
     Raises:
-      ClaimError, ConfigError: what the user can mend, before the first job starts.
+      UserError: before the first job starts; see `finished`.
     """
     results: dict[str, list[Mapping[str, Any] | None]] = {run: [] for run in claim.runs}
     failed: list[Job] = []
-    for number, (job, result) in enumerate(list(zip(jobs, map(_finished, jobs), strict=True)), 1):
-        label = f"[{number}/{len(jobs)}] {job.run} {job.axis}"
+    for index, (job, result) in enumerate(list(zip(jobs, map(finished, jobs), strict=True)), 1):
+        label = f"[{index}/{len(jobs)}] {job.run} {job.axis}"
         if result is not None:
             print(f"{label} was done before", file=sys.stderr)
         else:
             print(f"{label} ...", file=sys.stderr, flush=True)
             began = time.perf_counter()
-            code = _run(job)
-            if code == INTERRUPTED:
+            status = run_job(job.overrides, job.folder)
+            if status.state == PAUSED:
                 raise KeyboardInterrupt
-            result = _finished(job)
+            result = finished(job)
             if result is None:
                 failed.append(job)
-            how = f"FAILED (exit code {code}), see {job.log}" if result is None else "done"
+            how = "done" if result is not None else f"FAILED ({status.error or status.state}), see {job.log}"
             print(f"{label} {how}, {time.perf_counter() - began:.0f} s", file=sys.stderr)
         results[job.run].append(result)
 
     lines = make_lines(claim, results)
-    made = [result["run"] for of_run in results.values() for result in of_run if result is not None]
+    made = [result for of_run in results.values() for result in of_run if result is not None]
+    runs = [result["run"] for result in made]
     about |= {
         "failed": [str(job.log) for job in failed],
-        "seconds": round(sum(sum(run["seconds"].values()) for run in made), 1),
-        **{key: sorted({str(run[key]) for run in made}) for key in ("commit", "device", "started")},
-        "versions": made[-1]["versions"] if made else None,
+        "seconds": round(sum(sum(run["seconds"].values()) for run in runs), 1),
+        "commit": sorted({commit for result in made for commit in commits(result)}),
+        **{key: sorted({str(run[key]) for run in runs}) for key in ("device", "started")},
+        "versions": runs[-1]["versions"] if runs else None,
         "lines": [line.plain() for line in lines],
     }
     write_json(folder / "reproduction.json", {"name": claim.name, "title": claim.title, **about})
-    heading = f"`{about['command']}`; {', '.join(about['device'])}; commit {', '.join(about['commit'])}."
-    study = study_page(claim, jobs, results) if claim.reference else ""
+    blocks = result_blocks(claim, lines)
+    if claim.reference:
+        blocks += study_blocks(claim, jobs, results)
+    origin = Paragraph(f"{', '.join(about['device'])}; commit {', '.join(about['commit'])}.")
     with atomic(folder / "table.md") as temporary:
-        temporary.write_text(result_page(claim, lines, heading=heading, study=study))
-    rich.print(terminal_table(lines))
-    if study:
-        print(study)
+        temporary.write_text(to_markdown(claim.title, [Code([about["command"]]), origin, *blocks]))
+    _print(blocks)
     print(f"tables: {folder / 'table.md'}, {folder / 'reproduction.json'}")
     for job in failed:
         print(f"failed: {job.run} {job.axis}, see {job.log}", file=sys.stderr)
     return FAILED if failed or any(line.verdict == "FAIL" for line in lines) else DONE
+
+
+def _print(blocks: Sequence[Block]) -> None:
+    for block in blocks:
+        if isinstance(block, Table):
+            rich.print(to_terminal(block, rich.get_console().width))
+        elif isinstance(block, Heading | Paragraph):
+            rich.print(Text(block.text, "bold" if isinstance(block, Heading) else ""))
+        print()

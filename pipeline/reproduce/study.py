@@ -1,4 +1,4 @@
-"""Rows of a comparison against one of them: paired tests over the queries, cost, time to a given NDCG."""
+"""Rows of a comparison against its reference row: paired tests over the queries, time to a given NDCG, cost."""
 
 from __future__ import annotations
 
@@ -9,9 +9,11 @@ from typing import Any
 import numpy as np
 
 from pipeline.evaluation import Comparison, compare, read_per_query
-from pipeline.report.statistics import holm
+from pipeline.report.page import Block, Heading, Paragraph
+from pipeline.report.statistics import has_gap, holm
 from pipeline.reproduce.claim import Claim, Job, Row
-from pipeline.reproduce.table import make_lines, markdown, measured
+from pipeline.reproduce.results import Results, make_lines, measured
+from pipeline.tables import NONE, Table, comparison_cells, gap_closed, number
 
 _METRIC = "ndcg@10"
 _LEVEL = 0.05
@@ -19,15 +21,21 @@ _TESTS = (
     "row", "NDCG@10", "sd", "difference", "95 % CI", "p (Holm)", "win/tie/loss",
     "epochs to target", "seconds to target", "reached",
 )  # fmt: skip
-_COSTS = ("row", "parameters", "us a document", "of the teacher's", "of the teacher's NDCG@10", "gap closed")
+_COSTS = (
+    "row",
+    "parameters",
+    "us a document",
+    "share of the teacher's",
+    "share of the teacher's NDCG@10",
+    "gap closed",
+)
 
-Results = Mapping[str, Sequence[Mapping[str, Any] | None]]
 
-
-def study_page(claim: Claim, jobs: Sequence[Job], results: Results) -> str:
-    """The further tables of a comparison with a reference, Markdown."""
+def study_blocks(claim: Claim, jobs: Sequence[Job], results: Results) -> list[Block]:
+    """The additional tables of a comparison that has a reference."""
     tests = paired_rows(claim, jobs, results)
-    corrected = _corrected(tests)
+    known = {row: p for row, test in tests.items() if (p := test["p"]) is not None}
+    corrected = dict(zip(known, holm(list(known.values())), strict=True))
     lines = {
         line.row: line
         for line in make_lines(claim, results)
@@ -36,51 +44,57 @@ def study_page(claim: Claim, jobs: Sequence[Job], results: Results) -> str:
     rows = [
         [
             name,
-            _number(lines[name].mean),
-            _number(lines[name].sd),
-            *_tested(tests.get(name), corrected.get(name)),
+            number(lines[name].mean),
+            number(lines[name].sd),
+            *(comparison_cells(tests[name], corrected.get(name)) if name in tests else [NONE] * 4),
             *_times(claim, row, results),
         ]
         for name, row in claim.rows.items()
     ]
-    ahead = [
-        row
-        for row, test in tests.items()
-        if (test["difference"] or 0) > 0 and (p := corrected[row]) is not None and p < _LEVEL
+    ahead = [row for row, p in corrected.items() if p < _LEVEL and (tests[row]["difference"] or 0) > 0]
+    summary = (
+        f"Significantly better than it: {', '.join(ahead)}."
+        if ahead
+        else "No row is significantly better than it."
+    )
+    seeds = ", with a query's value averaged over the seeds" if "seed" in claim.axis else ""
+    costs = [[name, *_costs(claim, row, jobs, results)] for name, row in claim.rows.items()]
+    return [
+        Heading(f"{_METRIC.upper()} against {claim.reference}"),
+        Table("", _TESTS, rows, num_names=1),
+        Paragraph(
+            f"Student's paired t-test over the queries with a relevant document{seeds}; Holm over {len(tests)} tests. "
+            f"{summary} The target is validation NDCG@10 {claim.target} (skip): medians over the jobs that reached it, "
+            "in seconds of training only."
+        ),
+        Heading("Cost"),
+        Table("", _COSTS, costs, num_names=1),
+        Paragraph(
+            "Medians over the jobs, means of NDCG. Gap closed: (row - baseline) / (teacher - baseline); no gap: the "
+            "teacher is not significantly above the baseline."
+        ),
     ]
-    verdict = (
-        f"Significantly ahead of it: {', '.join(ahead)}." if ahead else "No row is significantly ahead of it."
-    )
-    seeds = ", a query's value its mean over the seeds" if "seed" in claim.axis else ""
-    costs = [[row, *_costs(claim, claim.rows[row], results)] for row in claim.rows]
-    return (
-        f"\n## {_METRIC.upper()} against {claim.reference}\n\n{markdown(_TESTS, rows)}\n"
-        f"Student's paired t-test over the queries with a relevant document{seeds}; Holm over {len(tests)} tests. "
-        f"{verdict} The target is validation NDCG@10 {claim.target} (skip): medians over the jobs that reached it, "
-        f"seconds of training alone.\n\n## Cost\n\n"
-        f"{markdown(_COSTS, costs)}\nMedians over the jobs, means of NDCG.\n"
-    )
 
 
 def paired_rows(claim: Claim, jobs: Sequence[Job], results: Results) -> dict[str, Comparison]:
-    """Every row against the reference over the queries of all folds; rows that miss a job are left out."""
+    """Every row against the reference over the queries of all folds; without rows that miss a result."""
     values = {
-        name: of_row
+        name: per_query
         for name, row in claim.rows.items()
-        if row.minus is None and (of_row := _of_queries(claim, row, jobs, results)) is not None
+        if row.minus is None and (per_query := _per_query(claim, row, jobs, results)) is not None
     }
     reference = claim.reference
     if reference not in values:
         return {}
     return {
-        name: compare(of_row, values[reference], a=name, b=reference, metric=_METRIC)
-        for name, of_row in values.items()
+        name: compare(per_query, values[reference], a=name, b=reference, metric=_METRIC)
+        for name, per_query in values.items()
         if name != reference
     }
 
 
-def _of_queries(claim: Claim, row: Row, jobs: Sequence[Job], results: Results) -> np.ndarray | None:
-    """A row's value of each query: the mean over the seeds, one fold after another."""
+def _per_query(claim: Claim, row: Row, jobs: Sequence[Job], results: Results) -> np.ndarray | None:
+    """A row's NDCG@10 of each query: the mean over the seeds, one fold after another."""
     folders = [job.folder for job in jobs if job.run == row.run]
     of_fold: dict[int, list[np.ndarray]] = {}
     for axis, folder, result in zip(claim.axes, folders, results[row.run], strict=True):
@@ -91,101 +105,62 @@ def _of_queries(claim: Claim, row: Row, jobs: Sequence[Job], results: Results) -
     return np.concatenate([np.mean(seeds, axis=0) for seeds in of_fold.values()])
 
 
-def _corrected(tests: Mapping[str, Comparison]) -> dict[str, float | None]:
-    known = {row: p for row, test in tests.items() if (p := test["p"]) is not None}
-    return dict.fromkeys(tests) | dict(zip(known, holm(list(known.values())), strict=True))
-
-
-def _tested(test: Comparison | None, corrected: float | None) -> list[str]:
-    if test is None:
-        return ["-"] * 4
-    return [
-        _number(test["difference"], "+.4f"),
-        "-" if test["ci95"] is None else "{:+.4f} to {:+.4f}".format(*test["ci95"]),
-        "<0.0001" if corrected is not None and corrected < 1e-4 else _number(corrected),
-        f"{test['win']}/{test['tie']}/{test['loss']}",
-    ]
-
-
 def _found(row: Row, results: Results) -> list[Mapping[str, Any]]:
     return [result for result in results[row.run] if result is not None and row.model in result["models"]]
 
 
-def _median(of: Sequence[float | None]) -> float | None:
-    known = [value for value in of if value is not None]
+def _median(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
     return statistics.median(known) if known else None
 
 
 def _times(claim: Claim, row: Row, results: Results) -> list[str]:
     if row.minus is not None or row.model == "teacher":
-        return ["-"] * 3
+        return [NONE] * 3
     found = _found(row, results)
-    reached = [
-        _time_to(
-            claim.target,
-            result["models"][row.model].get("vali_by_epoch", []),
-            result["run"].get("epoch_seconds", {}).get(row.model, []),
+    times = []
+    for result in found:
+        vali = result["models"][row.model].get("vali_by_epoch", [])
+        epoch = next(
+            (i for i, v in enumerate(vali, 1) if claim.target is not None and v >= claim.target), None
         )
-        for result in found
-    ]
-    times = [time for time in reached if time is not None]
+        if epoch is not None:
+            seconds = result["run"].get("epoch_seconds", {}).get(row.model, [])[:epoch]
+            complete = len(seconds) == epoch and None not in seconds
+            times.append((epoch, sum(seconds) if complete else None))
     return [
-        _number(_median([epoch for epoch, _ in times]), ".0f"),
-        _number(_median([seconds for _, seconds in times]), ".1f"),
+        number(_median([epoch for epoch, _ in times]), ".0f"),
+        number(_median([seconds for _, seconds in times]), ".1f"),
         f"{len(times)}/{len(found)}",
     ]
 
 
-def _costs(claim: Claim, row: Row, results: Results) -> list[str]:
-    found = _found(row, results)
+def _costs(claim: Claim, row: Row, jobs: Sequence[Job], results: Results) -> list[str]:
+    if row.minus is not None:
+        return [NONE] * (len(_COSTS) - 1)
+    teacher = Row(row.run, "teacher")
+    baseline = next((r for r in claim.rows.values() if r.model == "baseline" and r.minus is None), None)
 
-    def fact(model: str, key: str) -> float | None:
-        return _median([result["models"].get(model, {}).get(key) for result in found])
+    def cost(of: Row, key: str) -> float | None:
+        return _median([result["models"][of.model].get(key) for result in _found(of, results)])
 
-    def quality(model: str) -> float | None:
-        row_of = Row(run=row.run, model=model)
-        values = [measured(result, row_of, _METRIC, claim.convention) for result in found]
-        known = [value for value in values if value is not None]
+    def mean(of: Row | None) -> float | None:
+        found = (
+            [] if of is None else [measured(r, of, _METRIC, claim.convention) for r in _found(of, results)]
+        )
+        known = [value for value in found if value is not None]
         return statistics.fmean(known) if known else None
 
-    if row.minus is not None:
-        return ["-"] * (len(_COSTS) - 1)
-    own, teacher = fact(row.model, "us_per_doc"), fact("teacher", "us_per_doc")
-    ndcg, best = quality(row.model), quality("teacher")
-    least = _baseline(claim, results)
+    def ratio(a: float | None, b: float | None, form: str) -> str:
+        return NONE if a is None or b is None else format(a / b, form)
+
+    gap = None
+    if baseline is not None:
+        gap = has_gap(*(_per_query(claim, r, jobs, results) for r in (teacher, baseline)))
     return [
-        _number(fact(row.model, "parameters"), ",.0f"),
-        _number(own, ".2f"),
-        "-" if own is None or teacher is None else f"{own / teacher:.3f}",
-        "-" if ndcg is None or best is None else f"{ndcg / best:.1%}",
-        "-" if ndcg is None or best is None or least is None else f"{(ndcg - least) / (best - least):.0%}",
+        number(cost(row, "parameters"), ",.0f"),
+        number(cost(row, "us_per_doc"), ".2f"),
+        ratio(cost(row, "us_per_doc"), cost(teacher, "us_per_doc"), ".3f"),
+        ratio(mean(row), mean(teacher), ".1%"),
+        gap_closed(mean(row), mean(baseline), mean(teacher), gap),
     ]
-
-
-def _baseline(claim: Claim, results: Results) -> float | None:
-    """Mean NDCG@10 of the first row that is a baseline."""
-    for row in claim.rows.values():
-        if row.model == "baseline" and row.minus is None:
-            values = [
-                measured(result, row, _METRIC, claim.convention)
-                for result in results[row.run]
-                if result is not None
-            ]
-            known = [value for value in values if value is not None]
-            return statistics.fmean(known) if known else None
-    return None
-
-
-def _time_to(
-    target: float | None, vali_by_epoch: Sequence[float], epoch_seconds: Sequence[float | None]
-) -> tuple[int, float | None] | None:
-    """Epochs and seconds until validation NDCG@10 reached the target; None where it never did."""
-    for number, vali in enumerate(vali_by_epoch, start=1):
-        if target is not None and vali >= target:
-            seconds = [value for value in epoch_seconds[:number] if value is not None]
-            return number, sum(seconds) if len(seconds) == number else None
-    return None
-
-
-def _number(value: float | None, form: str = ".4f") -> str:
-    return "-" if value is None else format(value, form)

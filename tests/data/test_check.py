@@ -10,7 +10,7 @@ from rich.console import Console
 from pipeline.data import RankingData, read_letor
 from pipeline.data import check as check_module
 from pipeline.data.check import data_table, describe, summary
-from pipeline.run import Run
+from pipeline.run import run
 from tests.conftest import tiny_config
 
 
@@ -104,6 +104,38 @@ def test_lists_that_two_splits_share(data):
     assert describe(data)["identical_lists"] == []
 
 
+@pytest.mark.parametrize("split", ["train", "vali", "test"])
+@pytest.mark.parametrize(("sign", "order"), [(-1, "best first"), (1, "best last")])
+def test_rows_in_the_order_of_their_labels(data, split, sign, order):
+    rng = np.random.default_rng(0)
+    sizes = rng.integers(2, 12, 200)
+    labels = [rng.integers(0, 3, size) for size in sizes]
+
+    def found(lists_of_labels):
+        part = lists([len(some) for some in lists_of_labels], np.concatenate(lists_of_labels), first=1000)
+        part.features[:] += 1000  # no list of another split
+        described = describe({**data, split: part})
+        assert len(described["warnings"]) == len(described["label_order"])
+        return described["label_order"]
+
+    in_order = [sign * np.sort(sign * some) for some in labels]
+    assert found(labels) == {}
+    assert found(in_order) == {split: order}
+    different = [i for i, some in enumerate(labels) if len(set(some)) > 1 and len(some) > 4]
+    for swaps, expected in ((3, {split: order}), (40, {})):
+        almost = list(in_order)
+        for i in different[:swaps]:
+            almost[i] = almost[i][::-1]
+        assert found(almost) == expected
+    # Lists with one label do not count; two lists of two documents are in order by chance.
+    blank = [np.zeros(5, int)] * 300
+    assert found([*blank, *in_order]) == {split: order}
+    pair = sign * np.sort(sign * np.array([0, 1]))
+    assert found([*blank, pair, pair]) == {}
+    assert found([pair] * 19) == {}
+    assert found([pair] * 20) == {split: order}
+
+
 def test_missing_values(data):
     assert describe(data)["missing"] is None
     for split, counts in (("train", [0, 4, 0]), ("test", [0, 1, 1000])):
@@ -126,7 +158,7 @@ def test_labels_of_many_values_are_a_range(data):
     assert described["splits"]["train"]["label_range"] == [0, 7.25]
     assert shown(described)["labels"] == ["0 to 7.25", "0 to 4", "0 to 1"]
     data["vali"].labels[1] = 100
-    assert "vali has labels up to 100" in describe(data)["warnings"][0]
+    assert "vali has labels up to 100" in describe(data)["warnings"][-1]
     data["train"] = lists([4], np.array([0.3333333, 0.333333, 123.4567, 123.4568], np.float32))
     counts = {"0.333333": 1, "0.3333333": 1, "123.4567": 1, "123.4568": 1}
     assert describe(data)["splits"]["train"]["labels"] == counts
@@ -161,7 +193,7 @@ def test_labels_of_many_values_are_a_range(data):
 )
 def test_what_cannot_be_meant(data, split, change, message):
     data[split] = dataclasses.replace(data[split], **change)
-    with pytest.raises(ValueError, match=rf"{message}.*mend: "):
+    with pytest.raises(ValueError, match=rf"{message}.*Fix: "):
         describe(data)
 
 
@@ -188,13 +220,12 @@ def test_the_table_and_the_lines(data):
 
 def test_the_data_stage_keeps_the_report_and_says_it_again(tmp_path, caplog):
     caplog.set_level("INFO")
-    for run in "ab":
+    for name in "ab":
         caplog.clear()
-        of_run = Run(tiny_config(tmp_path, "stage=data", run=run))
-        of_run()
-        data = of_run.data
-        assert json.loads((data.folder / "data.json").read_text()) == describe(data.splits)
+        data = run(tiny_config(tmp_path, "stage=data", run=name)).data
+        assert json.loads((data.artifacts.data.path / "data.json").read_text()) == describe(data.splits)
         assert "train: 24 queries" in caplog.text
+        assert data.described["warnings"] == []
 
 
 def test_the_run_warns_and_stops(tmp_path, caplog):
@@ -202,10 +233,10 @@ def test_the_run_warns_and_stops(tmp_path, caplog):
     good.write_text("0 qid:1 1:1\n1 qid:1 1:2\n")
     bad.write_text("0 qid:2 1:1\n0 qid:2 1:2\n")
     files = [f"data.{split}={good}" for split in ("train", "vali", "test")]
-    Run(tiny_config(tmp_path, "data=letor", *files, "stage=data"))()
+    run(tiny_config(tmp_path, "data=letor", *files, "stage=data"))
     assert "train and vali share 1 query ids, such as 1" in caplog.text
     with pytest.raises(ValueError, match="every training label is 0"):
-        Run(tiny_config(tmp_path, "data=letor", f"data.train={bad}", *files[1:], "stage=data", run="b"))()
+        run(tiny_config(tmp_path, "data=letor", f"data.train={bad}", *files[1:], "stage=data", run="b"))
 
 
 def test_the_real_sample(real_data):

@@ -84,6 +84,7 @@ def test_lists_and_packed_documents_are_each_other_s_inverse_with_their_gradient
         tf.constant(batches.lists(1)[0]), tf.constant(batches.data.offsets), batches.list_size
     )
     docs = tf.cast(found.rows, tf.float32)[:, tf.newaxis]
+    values = docs.numpy()
     weights = np.random.default_rng(0).normal(size=[4, batches.list_size, 1]).astype(np.float32)
     with tf.GradientTape() as tape:
         tape.watch(docs)
@@ -92,17 +93,17 @@ def test_lists_and_packed_documents_are_each_other_s_inverse_with_their_gradient
     is_document = found.slot.numpy() < 4 * batches.list_size
     slot = found.slot.numpy()[is_document]
     expected = np.zeros(4 * batches.list_size, np.float32)
-    expected[slot] = docs[is_document, 0]
+    expected[slot] = values[is_document, 0]
     np.testing.assert_array_equal(padded, expected.reshape(4, -1, 1))
-    np.testing.assert_array_equal(to_docs(padded, found.slot)[is_document], docs[is_document])
-    assert not to_docs(padded, found.slot)[~is_document].numpy().any()
-    gradient = tape.gradient(loss, docs).numpy()
+    np.testing.assert_array_equal(to_docs(padded, found.slot).numpy()[is_document], values[is_document])
+    assert not to_docs(padded, found.slot).numpy()[~is_document].any()
+    gradient = tf.convert_to_tensor(tape.gradient(loss, docs)).numpy()
     np.testing.assert_array_equal(gradient[is_document, 0], weights.reshape(-1)[slot])
     assert not gradient[~is_document].any()
     with tf.GradientTape() as tape:
         lists = tf.Variable(padded)
         loss = tf.reduce_sum(to_docs(lists, found.slot) * docs)
-    expected[slot] = docs[is_document, 0]
+    expected[slot] = values[is_document, 0]
     np.testing.assert_array_equal(
         tf.convert_to_tensor(tape.gradient(loss, lists)), expected.reshape(4, -1, 1)
     )

@@ -21,8 +21,8 @@ from pipeline.data.sources import (
     published_of,
     read_published,
 )
-from pipeline.run import Run
-from tests.conftest import tiny_config
+from pipeline.run import run
+from tests.conftest import find, tiny_config
 
 SPLITS = ("train", "vali", "test")
 CHOICES = {
@@ -167,9 +167,7 @@ def test_the_largest_float64_stands_for_missing_in_istella(tmp_path):
 def test_the_archive_of_another_set_is_refused_by_its_name(given, tmp_path):
     for config in (MSLRWeb10KData(dir=str(tmp_path / given)), YahooData(dir=str(tmp_path / given))):
         other = "istella_s" if "istella" in given else "mslr_web30k"
-        with pytest.raises(
-            ValueError, match=f"is {other} by its name, not {config.name}; mend: data={other}"
-        ):
+        with pytest.raises(ValueError, match=f"is {other} by its name, not {config.name}. Fix: data={other}"):
             locate(config)
     (tmp_path / "istella-letor").mkdir()  # a folder may have any name, if the right archive lies there
     pack(tmp_path / "istella-letor", "istella-s-letor.tar.gz", texts("istella_s"))
@@ -185,7 +183,7 @@ def test_the_documents_of_another_set_are_refused_by_their_number(tmp_path, monk
     small = dataclasses.replace(sources_module.PUBLISHED["istella_s"], num_docs=27)
     monkeypatch.setitem(sources_module.PUBLISHED, "istella_s", small)
     with pytest.raises(
-        ValueError, match="has the 27 documents of istella_s, not those of istella_x; mend: data=istella_s"
+        ValueError, match=r"has the 27 documents of istella_s, not those of istella_x\. Fix: data=istella_s"
     ):
         read(config, tmp_path / "out")
     read(IstellaSData(dir=str(tmp_path / "my.tar.gz")), tmp_path / "out")
@@ -206,7 +204,7 @@ def test_an_archive_that_lacks_a_file_or_has_it_twice(tmp_path):
     members = texts("mslr_web10k")
     del members["Fold1/vali.txt"]
     pack(tmp_path, "MSLR-WEB10K.zip", members)
-    with pytest.raises(ValueError, match=r"has no Fold1/vali\.txt; mend: get the whole archive"):
+    with pytest.raises(ValueError, match=r"has no Fold1/vali\.txt. Fix: get the whole archive"):
         read(MSLRWeb10KData(dir=str(tmp_path)), tmp_path / "out")
     of_a_mac = {"__MACOSX/Fold1/test.txt": "no LETOR text"}
     pack(tmp_path, "MSLR-WEB10K.zip", texts("mslr_web10k") | of_a_mac)
@@ -224,7 +222,7 @@ def test_a_damaged_archive(name, tmp_path):
     zeros = whole[:middle] + bytes(64) + whole[middle + 64 :]  # may first show as text that is none
     for content, what in ((whole[:middle], "is damaged or cut off"), (b"text", "is damaged"), (zeros, "")):
         path.write_bytes(content)
-        with pytest.raises(ValueError, match=rf"{what}.*; mend: get it again from http"):
+        with pytest.raises(ValueError, match=rf"{what}.*. Fix: get it again from http"):
             read(CHOICES[name](dir=str(tmp_path)), tmp_path / "out")
         assert not (tmp_path / "out" / "member.txt").exists()
 
@@ -298,20 +296,18 @@ def test_a_share_of_the_training_queries_is_held_out_by_their_ids(tmp_path):
 def test_a_run_on_an_archive_and_on_its_unpacked_files(tmp_path):
     archive = pack(tmp_path, "istella-letor.tar.gz", texts("istella"))
     overrides = ("data=istella", f"data.dir={tmp_path}", "stage=data")
-    packed = Run(tiny_config(tmp_path, *overrides))
-    packed()
-    assert packed.data.splits["test"].num_features == 220
+    packed = run(tiny_config(tmp_path, *overrides)).data
+    assert packed.splits["test"].num_features == 220
     with tarfile.open(archive) as file:
         file.extractall(tmp_path, filter="data")
-    unpacked = Run(tiny_config(tmp_path, *overrides, run="unpacked"))
-    unpacked()
-    assert unpacked.data.folder != packed.data.folder
+    unpacked = run(tiny_config(tmp_path, *overrides, run="unpacked")).data
+    assert unpacked.artifacts.data.path != packed.artifacts.data.path
     for split in SPLITS:
-        assert unpacked.data.splits[split].fingerprint == packed.data.splits[split].fingerprint
+        assert unpacked.splits[split].fingerprint == packed.splits[split].fingerprint
     (tmp_path / "moved").mkdir()
     (tmp_path / "full").rename(tmp_path / "moved" / "full")
-    moved = Run(tiny_config(tmp_path, "data=istella", f"data.dir={tmp_path / 'moved'}", run="moved"))
-    assert moved.data.folder == unpacked.data.folder
+    moved, _ = find(tiny_config(tmp_path, "data=istella", f"data.dir={tmp_path / 'moved'}", run="moved"))
+    assert moved.data.data.path == unpacked.artifacts.data.path
 
 
 def test_part_of_the_real_sample_in_a_zip_gives_the_same_as_the_text(real_data, tmp_path):

@@ -7,7 +7,7 @@ import pytest
 
 from pipeline.config import ConfigError, LetorData
 from pipeline.data import LetorError
-from pipeline.data.stage import DataStage
+from pipeline.data.stage import data_artifacts, load_data
 from pipeline.store import Store
 
 # Rows of the queries of a split; all splits are alike but for their values.
@@ -25,16 +25,16 @@ def config(tmp_path):
     return LetorData(**{split: str(path) for split, path in paths.items()}, group_suffix=".group")
 
 
-def stage(config, tmp_path):
-    return DataStage(config, Store(tmp_path / "cache"))
+def found(config, tmp_path):
+    return data_artifacts(config, Store(tmp_path / "cache"))
 
 
 def test_group_sizes_lie_beside_the_files(config, tmp_path, caplog):
-    data = stage(config, tmp_path)
+    data = load_data(config, found(config, tmp_path))
     for split in ("train", "vali", "test"):
         assert data.splits[split].list_sizes.tolist() == SIZES[split]
         assert data.splits[split].query_ids.tolist() == [str(i + 1) for i in range(len(SIZES[split]))]
-    assert (data.unlabelled_folder / "features.npy").is_file()
+    assert data.unlabelled.list_sizes.tolist() == SIZES["unlabelled"]
     assert data.facts()["unlabelled"] == {"queries": 2, "docs": 5}
     assert (
         not caplog.records or "share" not in caplog.text
@@ -43,26 +43,22 @@ def test_group_sizes_lie_beside_the_files(config, tmp_path, caplog):
 
 @pytest.mark.parametrize("split", SIZES)
 def test_other_sizes_are_other_data(config, tmp_path, split):
-    before = stage(config, tmp_path)
-    keys = before.key, before.unlabelled_key
+    before = found(config, tmp_path)
     (tmp_path / f"{split}.txt.group").write_text("3\n2")
-    after = stage(config, tmp_path)
-    assert (after.key == keys[0]) == (split == "unlabelled")
-    assert after.unlabelled_key != keys[1]
+    after = found(config, tmp_path)
+    assert (after.data.path == before.data.path) == (split == "unlabelled")
+    assert after.unlabelled.path != before.unlabelled.path
 
 
 def test_what_does_not_fit(config, tmp_path):
     (tmp_path / "vali.txt.group").write_text("4\n2\n")
-    with pytest.raises(LetorError, match=r"vali\.txt: holds 5 rows, but .* sum to 6"):
-        _ = stage(config, tmp_path).folder
+    with pytest.raises(LetorError, match=r"vali\.txt: 5 rows, but .* sum to 6"):
+        load_data(config, found(config, tmp_path))
     assert not list(tmp_path.glob("cache/data/*"))  # the arrays of train had been written
-    with pytest.raises(LetorError, match=r"train\.txt:1: no qid.*data\.group_suffix=\.query"):
-        _ = stage(dataclasses.replace(config, group_suffix=None), tmp_path).folder
-    with pytest.raises(
-        ConfigError, match=r"data\.group_suffix=\.query is not possible: no file .*train\.txt\.query"
-    ):
+    bare = dataclasses.replace(config, group_suffix=None)
+    with pytest.raises(LetorError, match=r"train\.txt:1: no qid.*data\.group_suffix"):
+        load_data(bare, found(bare, tmp_path))
+    with pytest.raises(ConfigError, match=r"data\.group_suffix=\.query: no file .*train\.txt\.query"):
         dataclasses.replace(config, group_suffix=".query")
-    with pytest.raises(
-        ConfigError, match=r"data\.regroup=True is not possible: false with data\.group_suffix"
-    ):
+    with pytest.raises(ConfigError, match=r"data\.regroup"):
         dataclasses.replace(config, regroup=True)

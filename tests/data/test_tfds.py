@@ -16,7 +16,7 @@ from pipeline.data import LetorError, read_letor
 from pipeline.data.letor_tfds import Letor, LetorConfig, write_tfds
 from pipeline.data.sources import is_held_out
 from pipeline.data.tfds import prepare, read_tfds
-from pipeline.run import Run
+from pipeline.run import run
 from tests.conftest import tiny_config
 from tests.data.test_sources import LAYOUTS, SPLITS, features, lines, pack, texts
 
@@ -112,8 +112,8 @@ def test_an_archive_of_another_layout_or_a_damaged_one(tmp_path):
     manual = tmp_path / "downloads" / "manual"
     manual.mkdir(parents=True)
     pack(manual, "MSLR-WEB10K.zip", {"top/Fold1/train.txt": "0 qid:1 1:1\n"})
-    mend = r"mend: give .*zip as its publisher has it, with no folder around .* data=mslr_web10k data\.dir="
-    with pytest.raises(ValueError, match=f"could not prepare mslr_web/10k_fold1.*{mend}"):
+    fix = r"Fix: give .*zip as its publisher has it, with no folder around .* data=mslr_web10k data\.dir="
+    with pytest.raises(ValueError, match=f"could not prepare mslr_web/10k_fold1.*{fix}"):
         prepare(TFDSData(builder="mslr_web/10k_fold1", data_dir=str(tmp_path)))
     (manual / "istella-X.tar.gz").write_bytes(b"no archive")
     with pytest.raises(ValueError, match="could not prepare istella/x"):
@@ -135,7 +135,7 @@ def test_a_number_that_stands_for_missing(tmp_path):
     pack(manual, "istella-X.tar.gz", dict.fromkeys(["train.txt", "vali.txt", "test.txt"], text))
     config = TFDSData(builder="istella/x", data_dir=str(tmp_path))
     with pytest.raises(
-        ValueError, match=r"query '3' of .* mend: .*data\.missing_value=1\.797693134862315"
+        ValueError, match=r"query '3' of .* Fix: .*data\.missing_value=1\.797693134862315"
     ) as error:
         read(TFDSData(builder="istella/x", data_dir=str(tmp_path)), tmp_path / "out")
     for missing in (
@@ -209,7 +209,7 @@ def test_a_data_set_is_made_once_and_not_mixed_up(written, tmp_path):
 
 
 def test_group_sizes_are_refused(written, tmp_path):
-    with pytest.raises(ValueError, match="no group_sizes; mend: write the query ids into the files"):
+    with pytest.raises(ValueError, match=r"no group_sizes\. Fix: write the query ids into the files"):
         write_tfds(
             written[0], name="groups", num_features=5, data_dir=tmp_path, group_sizes=tmp_path / "x.query"
         )
@@ -232,7 +232,7 @@ def test_another_archive_is_not_taken_for_the_one_before(tmp_path):
     manual.mkdir(parents=True)
     config = TFDSData(builder="mslr_web/10k_fold1", data_dir=str(tmp_path))
     pack(manual, "MSLR-WEB10K.zip", texts("mslr_web10k") | {"Fold1/train.txt": "oops\n"})
-    with pytest.raises(ValueError, match=r"parse line 1 .*mend: data=mslr_web10k data\.dir="):
+    with pytest.raises(ValueError, match=r"parse line 1 .*Fix: data=mslr_web10k data\.dir="):
         prepare(config)
     pack(manual, "MSLR-WEB10K.zip", texts("mslr_web10k"))
     assert by_id(read(config, tmp_path / "out")["train"])["3"] == (features([3], 136).tolist(), [0, 1, 2])
@@ -290,14 +290,14 @@ def test_a_missing_value_of_write_tfds_is_the_run_s_too(tmp_path):
     )
     config = TFDSData(builder="letor/m", data_dir=str(tmp_path))
     with pytest.raises(
-        ValueError, match=r"data\.missing_value=None; mend: data\.missing_value=1\.79769313486231"
+        ValueError, match=r"data\.missing_value=None. Fix: data\.missing_value=1\.79769313486231"
     ):
         read(config, tmp_path / "out")
     config = TFDSData(builder="letor/m", data_dir=str(tmp_path), missing_value=float("1.79769313486232e+308"))
     data = read(config, tmp_path / "out")
     assert by_id(data["vali"])["0"][0][0] == [1, 0, 3, 4, 5]
     assert data["vali"].num_missing is None  # they were counted by nobody
-    with pytest.raises(ValueError, match=r"splits \['training'\]; mend: name them train, vali and test"):
+    with pytest.raises(ValueError, match=r"splits \['training'\]. Fix: name them train, vali and test"):
         write_tfds({"training": path}, name="n", num_features=5, data_dir=tmp_path)
 
 
@@ -349,7 +349,7 @@ def test_the_transforms_that_beam_gets_make_the_same_lists(written, monkeypatch)
 
 def test_beam_that_is_not_there(written, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "apache_beam", None)
-    with pytest.raises(ValueError, match="mend: pip install apache-beam"):
+    with pytest.raises(ValueError, match="Fix: pip install apache-beam"):
         write_tfds(written[0], name="mine", num_features=5, data_dir=tmp_path, beam=True)
 
 
@@ -375,9 +375,7 @@ def test_what_is_wrong_in_a_file_is_said_as_ever(tmp_path):
 
 def test_a_run_on_a_tfds_data_set(written, tmp_path):
     overrides = ("data=tfds", "data.builder=letor/mine", f"data.data_dir={written[1]}", "stage=data")
-    run = Run(tiny_config(tmp_path, *overrides))
-    run()
-    assert run.data.splits["train"].num_queries == 20
-    assert np.load(run.data.features_folder / "train.npy").shape == (60, 5)
-    described = json.loads((run.data.folder / "data.json").read_text())
-    assert described["splits"]["vali"]["docs"] == 60
+    data = run(tiny_config(tmp_path, *overrides)).data
+    assert data.splits["train"].num_queries == 20
+    assert data.transformed["train"].features.shape == (60, 5)
+    assert data.described["splits"]["vali"]["docs"] == 60

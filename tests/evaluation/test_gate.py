@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from pipeline.config import ConfigError, GateConfig
-from pipeline.evaluation import compare, judge, markdown_table
+from pipeline.evaluation import compare, judge, result_tables
 from tests.test_config import composed
 
 
@@ -55,10 +55,12 @@ def test_the_table_says_pass_or_fail():
     for model in facts["models"].values():
         model["metrics"]["test"]["ndcg@10"]["one"] = None
     facts["gate"] = judge(facts, GateConfig(min_share_of_teacher=0.9, max_us_per_doc=5))
-    lines = markdown_table(facts).splitlines()
-    assert "Gate: FAIL" in lines
-    assert "| share of the teacher's NDCG@10 | 0.98 | >= 0.9 | PASS |" in lines
-    assert "| us a document | 7 | <= 5 | FAIL |" in lines
+    gate = result_tables(facts)[-1]
+    assert gate.title == "Gate: FAIL"
+    assert gate.rows == [
+        ["share of the teacher's NDCG@10", "0.98", ">= 0.9", "PASS"],
+        ["us a document", "7", "<= 5", "FAIL"],
+    ]
 
 
 def test_options():

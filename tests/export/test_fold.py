@@ -10,6 +10,7 @@ from pipeline.config import AttentionStudent, DCNStudent, LinearStudent, MLPStud
 from pipeline.data.transform import fit_transform
 from pipeline.export.fold import fold_standardisation
 from pipeline.models.scorer import build_scorer
+from tests.closeness import assert_close
 
 STUDENTS = [
     LinearStudent(),
@@ -77,6 +78,4 @@ def test_a_transform_that_does_not_standardise_folds_to_the_same_scores():
     transform = dataclasses.replace(fit_transform(TransformConfig(log_except=[4], standardise=False), RAW))
     scorer = build_scorer(MLPStudent(hidden=[4]), 6, seed=1)
     folded = fold_standardisation(transform, scorer)
-    np.testing.assert_allclose(
-        folded(tf.constant(RAW)), scorer(transform.in_graph(tf.constant(RAW))), rtol=1e-6, atol=1e-6
-    )
+    assert_close(folded(tf.constant(RAW)), scorer(transform.in_graph(tf.constant(RAW))), rtol=1e-6, atol=1e-6)

@@ -92,7 +92,7 @@ def test_each_format_holds_every_transform(options, tmp_path):
     assert all(fact["max_difference"] < 1e-4 * deviation for fact in facts.values())
 
 
-@pytest.mark.parametrize("missing", [-999.0, 0.1, 1.7976931348623157e308])
+@pytest.mark.parametrize("missing", [-999.0, -0.0, 0.1, 1.7976931348623157e308])
 @pytest.mark.parametrize("student", [MLPStudent(hidden=[4]), DCNStudent(hidden=[4])], ids=["folded", "dcn"])
 def test_each_format_reads_the_missing_value_as_training_did(missing, student, tmp_path):
     """Raw rows with the missing value have the scores of rows with 0 in its place."""
@@ -124,7 +124,7 @@ def test_tflite_and_onnx_hold_every_student_and_see_whole_lists(student, tmp_pat
     expected = scoring_function(scorer)(transform(data.features), data.offsets)
     for fact in facts.values():
         scores = load_exported(tmp_path / fact["path"]).call(data.features[20:40])  # the second list
-        np.testing.assert_allclose(scores, expected[20:40], rtol=1e-4, atol=1e-5)
+        assert_close(scores, expected[20:40], rtol=1e-4, atol=1e-5)
         alone = load_exported(tmp_path / fact["path"]).call(data.features[20:21])
         assert np.allclose(alone, expected[20:21], rtol=1e-4, atol=1e-5) != scorer.listwise
 
@@ -183,7 +183,7 @@ def test_scores_do_not_depend_on_how_many_are_asked_for_at_once(exported):
         model = load_exported(folder / fact["path"])
         whole = model.score(data.features)
         parts = [model.score(part) for part in np.split(data.features, [1, 20, 20, 333])]
-        np.testing.assert_allclose(np.concatenate(parts), whole, rtol=1e-5, atol=1e-6)
+        assert_close(np.concatenate(parts), whole, rtol=1e-5, atol=1e-6)
 
 
 def test_a_format_with_other_scores_is_refused_and_leaves_nothing(tmp_path, monkeypatch):
@@ -210,12 +210,12 @@ def test_options_that_cannot_be():
 
 def test_a_missing_package_is_named_with_its_extra(monkeypatch):
     monkeypatch.setattr(formats.importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(ConfigError, match=r"needs tf2onnx; mend: pip install 'rankdistil-pipeline\[onnx\]'"):
+    with pytest.raises(ConfigError, match=r"needs tf2onnx. Fix: pip install 'rankdistil-pipeline\[onnx\]'"):
         formats.check_formats(ExportConfig(formats=["onnx"]))
     formats.check_formats(ExportConfig())
 
 
-def test_what_is_no_model_is_an_error_with_its_mend(exported, tmp_path):
+def test_what_is_no_model_is_an_error_with_its_fix(exported, tmp_path):
     folder, *_ = exported
     assert load_exported(folder).num_features == NUM_FEATURES  # a run's folder
     assert load_exported(folder / "serving").num_features == NUM_FEATURES

@@ -18,6 +18,7 @@ from pipeline.data.transform import fit_transform
 from pipeline.export.formats import export
 from pipeline.export.raw_scorer import RawScorer
 from pipeline.models.scorer import build_scorer
+from tests.closeness import assert_close
 
 NUM_FEATURES = 6
 
@@ -81,7 +82,7 @@ def ask(stub, signature, **inputs):
 @pytest.mark.parametrize("signature", ["rank", "serving_default"])
 def test_documents_get_their_scores(served, signature):
     stub, features, expected = served
-    np.testing.assert_allclose(ask(stub, signature, features=features), expected, rtol=1e-5, atol=1e-6)
+    assert_close(ask(stub, signature, features=features), expected, rtol=1e-5, atol=1e-6)
 
 
 def test_lists_get_their_scores_and_padding_sorts_last(served):
@@ -90,7 +91,7 @@ def test_lists_get_their_scores_and_padding_sorts_last(served):
     padded = np.full((2, 7, NUM_FEATURES), 1e9, np.float32)
     padded[mask] = features
     scores = ask(stub, "rank_lists", features=padded, mask=mask)
-    np.testing.assert_allclose(scores[mask], expected, rtol=1e-5, atol=1e-6)
+    assert_close(scores[mask], expected, rtol=1e-5, atol=1e-6)
     assert (scores[~mask] == -np.inf).all()
 
 

@@ -10,6 +10,7 @@ import pipeline  # noqa: F401  (before tensorflow)
 import tensorflow as tf  # isort: skip
 
 from pipeline.losses import distillation, negatives
+from tests.closeness import assert_close
 
 TEACHER = np.array([[0.5, 3.0, -1.0, 2.0, 0.0, -2.0]])
 STUDENT = np.array([[1.0, 0.2, -0.5, 1.5, 0.3, 2.0]])
@@ -40,10 +41,10 @@ def test_binary_rankdistil(negatives_: str, num_negatives: int | None, rest: lis
     expected = sum(w * binary_cross_entropy(T[i], S[i]) for w, i in zip(WEIGHTS, PI[:2], strict=True))
     expected += sum(softplus(S[i]) for i in rest)
     options = {"topk": 2, "negatives": negatives_, "num_negatives": num_negatives}
-    np.testing.assert_allclose(negatives.binary_rankdistil(TEACHER, STUDENT, **options), expected)
+    assert_close(negatives.binary_rankdistil(TEACHER, STUDENT, **options), expected, rtol=1e-7, atol=1e-9)
     squares = (T[1] - S[1]) ** 2 + (T[3] - S[3]) ** 2 + sum(softplus(S[i]) for i in rest)
     value = negatives.binary_rankdistil(TEACHER, STUDENT, top_loss="mse", discount="none", **options)
-    np.testing.assert_allclose(value, squares)
+    assert_close(value, squares, rtol=1e-7, atol=1e-9)
 
 
 def test_pairwise_rankdistil() -> None:
@@ -51,7 +52,7 @@ def test_pairwise_rankdistil() -> None:
     expected = -sum(w * a * np.log(b) for w, a, b in zip(WEIGHTS, p, q, strict=True))
     expected += sum(w * softplus(S[i] - S[j]) for w, j in zip(WEIGHTS, PI[:2], strict=True) for i in (0, 4))
     value = negatives.pairwise_rankdistil(TEACHER, STUDENT, topk=2, negatives="hard", num_negatives=2)
-    np.testing.assert_allclose(value, expected)
+    assert_close(value, expected, rtol=1e-7, atol=1e-9)
 
 
 def test_uniform_negatives_are_uniform_and_never_top_documents() -> None:
@@ -69,36 +70,38 @@ def test_ranking_distillation() -> None:
     weights = np.exp(-np.arange(1, 4) / 2.0)
     losses = np.array([softplus(-S[i]) for i in PI[:3]])
     value = distillation.ranking_distillation(TEACHER, STUDENT, topk=3, decay=2.0)
-    np.testing.assert_allclose(value, (weights * losses).sum() / weights.sum())
+    assert_close(value, (weights * losses).sum() / weights.sum(), rtol=1e-7, atol=1e-9)
     weights *= np.tanh(
         0.5 * np.maximum(np.array([5, 2, 3]) - np.arange(1, 4), 0)
     )  # ranks by the student: 5, 2, 3
     value = distillation.ranking_distillation(TEACHER, STUDENT, topk=3, decay=2.0, discrepancy=0.5)
-    np.testing.assert_allclose(value, (weights * losses).sum() / weights.sum())
+    assert_close(value, (weights * losses).sum() / weights.sum(), rtol=1e-7, atol=1e-9)
 
 
 def test_relaxed_ranking_distillation_and_pld() -> None:
     choices = [np.log(np.exp(S[PI[r:]]).sum()) - S[PI[r]] for r in range(6)]
     value = negatives.relaxed_ranking_distillation(TEACHER, STUDENT, topk=2)
-    np.testing.assert_allclose(value, choices[0] + choices[1])
+    assert_close(value, choices[0] + choices[1], rtol=1e-7, atol=1e-9)
     value = negatives.relaxed_ranking_distillation(TEACHER, STUDENT, topk=2, num_negatives=4)
-    np.testing.assert_allclose(value, choices[0] + choices[1])
-    np.testing.assert_allclose(distillation.pld(TEACHER, STUDENT), (softmax(T)[PI] * choices).sum())
+    assert_close(value, choices[0] + choices[1], rtol=1e-7, atol=1e-9)
+    assert_close(distillation.pld(TEACHER, STUDENT), (softmax(T)[PI] * choices).sum(), rtol=1e-7, atol=1e-9)
 
 
 def test_listnet() -> None:
     p, q = softmax(T / 2), softmax(S / 2)
     value = distillation.listnet(TEACHER, STUDENT, temperature=2.0)
-    np.testing.assert_allclose(value, -4 * (p * np.log(q)).sum())
+    assert_close(value, -4 * (p * np.log(q)).sum(), rtol=1e-7, atol=1e-9)
     value = distillation.listnet(TEACHER, STUDENT, temperature=2.0, divergence="kl")
-    np.testing.assert_allclose(value, 4 * (p * np.log(p / q)).sum())
-    np.testing.assert_allclose(distillation.listnet(TEACHER, TEACHER + 5, divergence="kl"), 0, atol=1e-12)
+    assert_close(value, 4 * (p * np.log(p / q)).sum(), rtol=1e-7, atol=1e-9)
+    assert_close(distillation.listnet(TEACHER, TEACHER + 5, divergence="kl"), 0, atol=1e-12)
 
 
 def test_mse_and_margin_mse() -> None:
     d = S - T
-    np.testing.assert_allclose(distillation.mse(TEACHER, STUDENT), (d**2).mean())
-    np.testing.assert_allclose(distillation.margin_mse(TEACHER, STUDENT), ((d[:, None] - d) ** 2).mean())
+    assert_close(distillation.mse(TEACHER, STUDENT), (d**2).mean(), rtol=1e-7, atol=1e-9)
+    assert_close(
+        distillation.margin_mse(TEACHER, STUDENT), ((d[:, None] - d) ** 2).mean(), rtol=1e-7, atol=1e-9
+    )
     pairs = [(d[i] - d[j]) ** 2 for i in PI[:2] for j in PI[2:]]
-    np.testing.assert_allclose(distillation.margin_mse(TEACHER, STUDENT, topk=2), np.mean(pairs))
-    np.testing.assert_allclose(distillation.margin_mse(TEACHER, STUDENT, topk=6), 0)
+    assert_close(distillation.margin_mse(TEACHER, STUDENT, topk=2), np.mean(pairs), rtol=1e-7, atol=1e-9)
+    assert_close(distillation.margin_mse(TEACHER, STUDENT, topk=6), 0, rtol=1e-7, atol=1e-9)

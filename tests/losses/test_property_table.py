@@ -13,6 +13,7 @@ import pipeline  # noqa: F401  (before tensorflow)
 import tensorflow as tf  # isort: skip
 
 from pipeline.losses import make_loss, registry
+from tests.closeness import assert_close
 
 NUM_LISTS, LIST_SIZE = 6, 9
 
@@ -118,8 +119,8 @@ def test_mask_equals_slice(row: Row) -> None:
         value, slice_gradient = value_and_gradient(
             row.loss(), target[i : i + 1, docs], student[i : i + 1, docs], list_ids=[i]
         )
-        np.testing.assert_allclose(value[0], values[i], rtol=1e-5, atol=row.atol)
-        np.testing.assert_allclose(slice_gradient[0], gradient[i, docs], rtol=1e-4, atol=row.atol)
+        assert_close(value[0], values[i], rtol=1e-5, atol=row.atol)
+        assert_close(slice_gradient[0], gradient[i, docs], rtol=1e-4, atol=row.atol)
 
 
 @every_row
@@ -140,8 +141,8 @@ def test_mask_may_have_holes(row: Row) -> None:
     spread_target[holes], spread_student[holes] = target[mask], student[mask]
     values, gradient = value_and_gradient(row.loss(), target, student, mask)
     spread_values, spread_gradient = value_and_gradient(row.loss(), spread_target, spread_student, holes)
-    np.testing.assert_allclose(spread_values, values, rtol=1e-5, atol=1e-6)
-    np.testing.assert_allclose(spread_gradient[holes], gradient[mask], rtol=1e-4, atol=1e-6)
+    assert_close(spread_values, values, rtol=1e-5, atol=1e-6)
+    assert_close(spread_gradient[holes], gradient[mask], rtol=1e-4, atol=1e-6)
 
 
 @every_row
@@ -158,8 +159,8 @@ def test_permutation_of_documents_changes_nothing(row: Row) -> None:
         error = np.hypot(gradient.std(axis=0)[order], permuted_gradient.std(axis=0)) / repeats**0.5
         assert (abs(gradient.mean(axis=0)[order] - permuted_gradient.mean(axis=0)) < 4 * error + 1e-6).all()
     else:
-        np.testing.assert_allclose(permuted_values, values, rtol=1e-5)
-        np.testing.assert_allclose(permuted_gradient, gradient[:, order], rtol=1e-4, atol=1e-6)
+        assert_close(permuted_values, values, rtol=1e-5)
+        assert_close(permuted_gradient, gradient[:, order], rtol=1e-4, atol=1e-6)
 
 
 @every_row
@@ -173,8 +174,8 @@ def test_more_padding_changes_nothing(row: Row) -> None:
         np.pad(student, wider, constant_values=np.nan),
         np.pad(mask, wider),
     )
-    np.testing.assert_allclose(padded_values, values, rtol=1e-5, atol=row.atol)
-    np.testing.assert_allclose(padded_gradient[:, :LIST_SIZE], gradient, rtol=1e-4, atol=row.atol)
+    assert_close(padded_values, values, rtol=1e-5, atol=row.atol)
+    assert_close(padded_gradient[:, :LIST_SIZE], gradient, rtol=1e-4, atol=row.atol)
     assert (padded_gradient[:, LIST_SIZE:] == 0).all()
 
 
@@ -185,9 +186,9 @@ def test_student_shift(row: Row) -> None:
     values, gradient = value_and_gradient(row.loss(), target, student, mask)
     shifted_values, shifted_gradient = value_and_gradient(row.loss(), target, student + shift, mask)
     if row.shift_invariant:
-        np.testing.assert_allclose(shifted_values, values, rtol=1e-3, atol=1e-4)
-        np.testing.assert_allclose(shifted_gradient, gradient, rtol=1e-2, atol=1e-4)
-        np.testing.assert_allclose(gradient.sum(axis=1), 0, atol=1e-5)
+        assert_close(shifted_values, values, rtol=1e-3, atol=1e-4)
+        assert_close(shifted_gradient, gradient, rtol=1e-2, atol=1e-4)
+        assert_close(gradient.sum(axis=1), 0, atol=1e-5)
     else:
         assert abs(shifted_values - values).max() > 1e-3
 
@@ -279,10 +280,10 @@ def test_dtypes(row: Row) -> None:
         cast_values, cast_gradient = value_and_gradient(row.loss(), cast_target, cast_student, mask)
         assert cast_values.dtype == ("float64" if dtype == "float64" else "float32")
         assert cast_gradient.dtype == tf.as_dtype(dtype).as_numpy_dtype
-        np.testing.assert_allclose(cast_values, values, rtol=1e-5, atol=1e-6)
-        np.testing.assert_allclose(cast_gradient.astype(float), gradient, rtol=precision, atol=precision)
+        assert_close(cast_values, values, rtol=1e-5, atol=1e-6)
+        assert_close(cast_gradient.astype(float), gradient, rtol=precision, atol=precision)
     integers = row.loss()(tf.cast(2 * target, "int32"), tf.cast(student, "int32"), mask)
-    np.testing.assert_allclose(integers, row.loss()(2 * target, student, mask), rtol=1e-6)
+    assert_close(integers, row.loss()(2 * target, student, mask), rtol=1e-6)
 
 
 @every_row
@@ -301,8 +302,8 @@ def test_eager_equals_graph_equals_xla(row: Row) -> None:
     arguments = tf.constant(target), tf.constant(student), tf.constant(mask), tf.constant([3, 4], tf.int64)
     for compiled in tf.function(step, input_signature=signature), tf.function(step, jit_compile=True):
         values, gradient = compiled(*arguments)
-        np.testing.assert_allclose(values, eager_values, rtol=1e-5, atol=row.atol)
-        np.testing.assert_allclose(gradient, eager_gradient, rtol=1e-4, atol=1e-6)
+        assert_close(values, eager_values, rtol=1e-5, atol=row.atol)
+        assert_close(gradient, eager_gradient, rtol=1e-4, atol=1e-6)
 
 
 @every_row
@@ -315,9 +316,9 @@ def test_ragged_equals_padded(row: Row) -> None:
         tape.watch(flat_student)
         ragged_student = tf.RaggedTensor.from_row_lengths(flat_student, mask.sum(axis=1))
         ragged_values = row.loss()(ragged_target, ragged_student, reduce=None)
-    np.testing.assert_allclose(ragged_values, values, rtol=1e-5, atol=1e-6)
+    assert_close(ragged_values, values, rtol=1e-5, atol=1e-6)
     flat_gradient = tf.convert_to_tensor(tape.gradient(ragged_values, flat_student))
-    np.testing.assert_allclose(flat_gradient, gradient[mask], rtol=1e-4, atol=1e-6)
+    assert_close(flat_gradient, gradient[mask], rtol=1e-4, atol=1e-6)
     empty = tf.RaggedTensor.from_row_lengths(tf.zeros([0]), [0, 0])
     np.testing.assert_array_equal(row.loss()(empty, empty, reduce=None), [0, 0])
 
@@ -329,7 +330,7 @@ def test_mean_is_over_the_lists_that_have_documents(row: Row) -> None:
     per_list = row.loss()(target, student, mask, reduce=None).numpy()
     assert per_list.shape == (NUM_LISTS,)
     assert per_list[1] == 0
-    np.testing.assert_allclose(row.loss()(target, student, mask), per_list.sum() / (NUM_LISTS - 1), rtol=1e-6)
+    assert_close(row.loss()(target, student, mask), per_list.sum() / (NUM_LISTS - 1), rtol=1e-6)
     assert row.loss()(target, student, np.zeros_like(mask)).numpy() == 0
     with pytest.raises(ValueError, match="reduce='sum'"):
         row.loss()(target, student, mask, reduce="sum")
@@ -348,7 +349,7 @@ def test_number_of_replicas_changes_nothing(row: Row) -> None:
     ]
     order = np.argsort(np.concatenate(np.array_split(np.random.default_rng(4).permutation(ids), 3)))
     for whole_array, part_arrays in zip(whole, zip(*parts, strict=True), strict=True):
-        np.testing.assert_allclose(np.concatenate(part_arrays)[order], whole_array, rtol=1e-5, atol=1e-6)
+        assert_close(np.concatenate(part_arrays)[order], whole_array, rtol=1e-5, atol=1e-6)
 
 
 @every_row
@@ -371,9 +372,7 @@ def test_gradient_agrees_with_finite_differences(row: Row) -> None:
         above, below = (
             row.loss()(target, student + d, mask, reduce=None) for d in (step * direction, -step * direction)
         )
-        np.testing.assert_allclose(
-            (above - below) / (2 * step), (gradient * direction).sum(axis=1), rtol=1e-6, atol=1e-7
-        )
+        assert_close((above - below) / (2 * step), (gradient * direction).sum(axis=1), rtol=1e-6, atol=1e-7)
 
 
 @every_row

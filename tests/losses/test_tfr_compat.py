@@ -36,7 +36,7 @@ def test_stand_ins_can_be_subclassed_and_raise_when_called() -> None:
 
 def test_keras_3_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tf.keras, "__version__", "3.5.0", raising=False)
-    with pytest.raises(RuntimeError, match=r"Keras 3\.5\.0; mend: .*TF_USE_LEGACY_KERAS=1"):
+    with pytest.raises(RuntimeError, match=r"Keras 3\.5\.0\. Fix: .*TF_USE_LEGACY_KERAS=1"):
         tfr_compat.load_tfr.__wrapped__()
 
 

@@ -16,6 +16,7 @@ from pipeline.config import ConfigError
 from pipeline.losses import labels, make_loss, plackett_luce, registry, tfr_labels
 from pipeline.losses.tfr_compat import load_tfr
 from pipeline.training.step import label_loss
+from tests.closeness import assert_close
 
 SIZES = 1, 2, 5, 8
 
@@ -58,8 +59,8 @@ def test_each_list_has_the_value_and_gradient_of_tfr_alone_without_padding(
         with tf.GradientTape() as tape:
             tape.watch(alone)
             value = theirs(relevance[row : row + 1, :size], alone) / num_samples
-        np.testing.assert_allclose(values[row], value, rtol=1e-5, atol=2e-6)
-        np.testing.assert_allclose(gradient[row, :size], tape.gradient(value, alone)[0], rtol=1e-4, atol=1e-6)
+        assert_close(values[row], value, rtol=1e-5, atol=2e-6)
+        assert_close(gradient[row, :size], tape.gradient(value, alone)[0], rtol=1e-4, atol=1e-6)
 
 
 def test_list_mle_draws_the_order_of_equal_labels_as_ours_does() -> None:
@@ -67,9 +68,7 @@ def test_list_mle_draws_the_order_of_equal_labels_as_ours_does() -> None:
     relevance //= 2
     arguments = {"seed": (1, 2), "list_ids": [5, 6, 7, 8], "reduce": None}
     ours = labels.list_mle(relevance, scores, mask, **arguments)
-    np.testing.assert_allclose(
-        make_loss("tfr_list_mle")(relevance, scores, mask, **arguments), ours, rtol=1e-5, atol=2e-5
-    )
+    assert_close(make_loss("tfr_list_mle")(relevance, scores, mask, **arguments), ours, rtol=1e-5, atol=2e-5)
 
 
 def test_an_unknown_name() -> None:

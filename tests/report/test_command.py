@@ -318,11 +318,11 @@ def test_failed_and_unfinished_runs(known):
     folder("only-data", Status(ENDED, stage="data", exit_code=0))
     text = report(known)
     assert "only-data" not in text
-    assert rows(text, "crashed") == [["failed", "disk full"]]
-    assert rows(text, "killed") == [["unfinished", "in stage teacher"]]
-    assert rows(text, "stopped") == [["unfinished", "in stage student"]]
-    assert rows(text, "wrong-option") == [["failed", "loss.topk=0 is not possible"]]
-    assert rows(text, "silent") == [["unfinished", "no readable status.json"]]
+    assert rows(text, "crashed") == [["failed: disk full"]]
+    assert rows(text, "killed") == [["unfinished: in stage teacher"]]
+    assert rows(text, "stopped") == [["unfinished: in stage student"]]
+    assert rows(text, "wrong-option") == [["failed: loss.topk=0 is not possible"]]
+    assert rows(text, "silent") == [["unfinished: no readable status.json"]]
     assert "no-run" not in text
     assert "5 failed or unfinished" in text
 
@@ -361,13 +361,14 @@ def test_hostile_names_stay_text_and_in_the_output_folder(tmp_path):
 
 def test_nothing_to_report_on(tmp_path, capsys):
     assert main([str(tmp_path / "absent")]) == 1
-    assert "no such folder" in capsys.readouterr().err
+    assert f"{tmp_path / 'absent'}: no such folder" in capsys.readouterr().err
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "result.json").write_text("{}")
     assert main([str(tmp_path)]) == 1
-    message = capsys.readouterr().err
-    assert "no result.json below it that can be used" in message
-    assert "run/result.json: has no key models" in message
+    assert capsys.readouterr().err == (
+        f"error: {tmp_path}: no result.json below it can be used\n  run/result.json: has no key models. "
+        "Fix: give the folder of a run that has ended\n"
+    )
     assert not (tmp_path / "report").exists()
 
 
@@ -380,7 +381,22 @@ def test_the_terminal_gets_the_table_and_the_place(known, capsys):
     assert out.splitlines()[-1] == f"{known / 'report' / 'report.html'} (also report.md and PNGs)"
 
 
+def test_each_model_names_the_commit_that_made_it(tmp_path):
+    folder = make_run(tmp_path / "run", {name: [0.5, 1.0] for name in ("teacher", "student")})
+    path = folder / "result.json"
+    result = json.loads(path.read_text())
+    result["run"]["commit"] = "evaluated"
+    path.write_text(json.dumps(result))
+    assert "commit evaluated" in report(tmp_path)  # a result from before models had this fact
+    result["models"]["teacher"]["made_by"] = {"commit": "1a2b", "dirty": False}
+    result["models"]["student"]["made_by"] = {"commit": "3c4d", "dirty": True}
+    path.write_text(json.dumps(result))
+    text = report(tmp_path)
+    assert "teacher: commit 1a2b, student: commit 3c4d (dirty)" in text
+    assert "evaluated" not in text
+
+
 def test_it_starts_without_tensorflow():
-    code = "import sys, pipeline.report; print([m for m in ('tensorflow', 'tf_keras', 'hydra') if m in sys.modules])"
+    code = "import sys, pipeline.report; print([m for m in ('tensorflow', 'tf_keras') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"

@@ -5,8 +5,8 @@ import html.parser
 
 import pytest
 
-from pipeline.evaluation.table import Cells
-from pipeline.report.page import Code, Gallery, Heading, Paragraph, Picture, printable, to_html, to_markdown
+from pipeline.report.page import Code, Gallery, Heading, Paragraph, Picture, to_html, to_markdown
+from pipeline.tables import Table, printable
 
 HOSTILE = [
     "<script>alert(1)</script>",
@@ -48,7 +48,7 @@ def blocks(text):
         Paragraph(text),
         Code([text, text]),
         Gallery([Picture("a.png", text, b"png")]),
-        Cells(text, [text, "x"], [[text, "1"]], num_names=1),
+        Table(text, [text, "x"], [[text, "1"]], num_names=1),
     ]
 
 

@@ -3,6 +3,7 @@
 import pytest
 
 from pipeline.report import main
+from pipeline.status import FAILURE, Status, write_status
 from tests.report.tree import make_sweep
 
 
@@ -10,9 +11,8 @@ from tests.report.tree import make_sweep
 def test_the_page_needs_no_network_and_fits(tmp_path, browser, screenshots, width, mobile):
     make_sweep(tmp_path / "sweep", topk=(5, 10), temperature=(0.5, 1.0), sample_size=(1, 8), seeds=(0, 1))
     (tmp_path / "sweep" / "failed").mkdir()
-    (tmp_path / "sweep" / "failed" / "log").write_text(
-        "00:00 ERROR disk full: /a/very/long/path" + "/x" * 200
-    )
+    error = "disk full: /a/very/long/path" + "/x" * 200
+    write_status(tmp_path / "sweep" / "failed", Status(FAILURE, error=error))
     assert main([str(tmp_path / "sweep")]) == 0
     browser.offline()
     browser.size(width, 900, mobile=mobile)

@@ -103,7 +103,6 @@ def make_run(
     folder.mkdir(parents=True)
     (folder / "result.json").write_text(json.dumps(result))
     (folder / "config.yaml").write_text("stage: all\n")
-    (folder / "log").write_text("2026-01-01 00:00:00,000 INFO stage export\n")
     with (folder / "per_query.csv").open("w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["query_id", "num_docs", "num_relevant", *(f"{name}/ndcg@10" for name in ndcg)])

@@ -219,7 +219,7 @@ def test_weight_decay_leaves_biases_and_normalisation_alone(tmp_path):
     def flat(teacher, labels, student, mask, *, seed, list_ids):
         return 0.0 * tf.reduce_sum(student, -1)
 
-    scorer, history = train(tmp_path / "a", config=config, build=build, loss=flat)
+    scorer, history = train(tmp_path / "a", config=config, student=student, build=build, loss=flat)
     steps = 4 * history["best_epoch"]
     for variable in scorer.trainable_variables:
         expected = (1 - 0.01 * 0.5) ** steps if len(variable.shape) == 2 else 1.0

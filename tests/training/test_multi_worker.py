@@ -208,7 +208,7 @@ def test_workers_stop_outside_of_training_too(tmp_path):
         for worker in workers:
             worker.kill()
     assert [worker.returncode for worker in workers] == [INTERRUPTED] * 2, "\n".join(errors)
-    assert all("stopped; the same command goes on" in text for text in errors)
+    assert all("stopped; the same command continues" in text for text in errors)
 
 
 @pytest.mark.slow
@@ -236,7 +236,7 @@ def test_a_worker_stops_while_another_is_still_reading_its_data(tmp_path):
     """It waits within TensorFlow."""
     program = (
         "import pipeline.run, pipeline.cli, time;"
-        "pipeline.run.Run.__call__ = lambda self: time.sleep(600); pipeline.cli.main()"
+        "pipeline.run.load_data = lambda *arguments: time.sleep(600); pipeline.cli.main()"
     )
     workers = start_workers(tmp_path, 2, others=("-c", program))
     try:

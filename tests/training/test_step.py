@@ -49,11 +49,14 @@ def make_step(jit, *, student=MLP, loss=COUPLED, batches=BATCHES, precision="flo
 
 
 def after(jit, *, steps=1, **options):
-    """The weights after some steps, statistics of batch norm included."""
+    """The weights after some steps, statistics of batch norm included; without the bias of the output.
+
+    Most losses do not depend on that bias. Its gradient is rounding noise, whose sign Adam turns into a step.
+    """
     step, *arguments = make_step(jit, **options)
     for number in range(steps):
         step(BATCHES.lists(number), *arguments, step=number, learning_rate=0.01)
-    return step.scorer.get_weights()
+    return [weights for weights in step.scorer.get_weights() if weights.shape != (1,)]
 
 
 def assert_close(a, b):
@@ -79,7 +82,7 @@ def test_a_loss_of_tfr_gives_the_same_step_whatever_is_compiled(key):
 @pytest.mark.parametrize("student", STUDENTS.values(), ids=STUDENTS)
 def test_every_student_gives_the_same_step_compiled(student):
     """In static shapes: the rows that pad are in no statistic of batch norm."""
-    before = build_scorer(student, 5, seed=0).get_weights()
+    before = [weights for weights in build_scorer(student, 5, seed=0).get_weights() if weights.shape != (1,)]
     plain, compiled = (after(jit, student=student, loss=CHEAP) for jit in ("off", "step"))
     assert all((x != y).any() for x, y in zip(before, compiled, strict=True))
     assert_close(plain, compiled)
@@ -114,7 +117,8 @@ def test_nothing_in_the_compiled_step_needs_a_host(precision):
     nodes = [*definition.node, *(node for f in definition.library.function for node in f.node_def)]
     assert {"AssignAddVariableOp", "MatMul"} <= {node.op for node in nodes}
     assert not [node.op for node in nodes if "PyFunc" in node.op or "String" in node.op]
-    assert not [op.name for op in graph.get_operations() for out in op.outputs if out.dtype == tf.string]
+    strings = [op.name for op in graph.get_operations() for out in op.outputs if out.dtype == tf.string]
+    assert all(name.startswith("Assert") for name in strings)  # messages of checks, which XLA leaves out
     assert not [op.name for op in graph.get_operations() for out in op.outputs if out.dtype != tf.resource
                 and not out.shape.is_fully_defined()]  # fmt: skip
     hlo = function.experimental_get_compiler_ir(*batch)(stage="hlo")
