@@ -293,10 +293,12 @@ class Store:
         """For a `make`, after it has read an input whose digest is in the key.
 
         Raises:
-          ValueError: the file is another one now.
+          UserError: the file is another one now.
         """
         if self.digest(path) != digest:
-            raise ValueError(f"{path} changed while it was read; mend: run again when nobody writes to it")
+            raise UserError(
+                "changed while it was read", where=str(path), fix="run again when nobody writes to it"
+            )
 
     def _memo(self, path: Path) -> Path:
         return self.root / "digests" / f"{fingerprint(str(path.resolve()))[:32]}.json"
@@ -360,7 +362,8 @@ class Store:
             for path in files
             if path.name != _MANIFEST
         }
-        write_json(work / _MANIFEST, {"format": FORMAT, "key": key, "made_by": commit(), "files": recorded})
+        manifest = {"format": FORMAT, "key": key, "made_by": commit(), "files": recorded}
+        write_json(work / _MANIFEST, manifest | {"digest": fingerprint(manifest)})
         os.rename(work, folder)
         for name, facts in recorded.items():
             # Nobody else writes here: no need to wait until the file's times are settled.
@@ -371,11 +374,13 @@ class Store:
         """What is wrong with a finished artifact, in words; None if nothing is."""
         try:
             manifest = json.loads((folder / _MANIFEST).read_text())
-            files = manifest["files"]
+            digest, files = manifest.pop("digest"), manifest["files"]
             if manifest["format"] != FORMAT:
                 return f"{_MANIFEST} is of format {manifest['format']}, this program writes {FORMAT}"
             if manifest["key"] != json.loads(json.dumps(key)):
                 return f"{_MANIFEST} names another key"
+            if fingerprint(manifest) != digest:
+                return f"{_MANIFEST} is not what was written"
             for name, recorded in files.items():
                 path = folder / name
                 if not path.is_file():

@@ -84,7 +84,7 @@ def test_the_result_after_damage_is_the_result_before(whole, tiny, fault):
         for path in files:
             if path.name != "manifest.json":
                 flip(path)
-        assert metrics(run(tiny(run="mended")).result) == metrics(result)
+        assert metrics(run(tiny(run="repaired")).result) == metrics(result)
     restore(files)
 
 
@@ -139,7 +139,7 @@ def test_a_damaged_memo_of_a_digest_costs_no_artifact(tmp_path, fault):
 
     def make(folder):
         made.append(folder)
-        (folder / "a.bin").write_bytes(b"x" * (store._SMALL + 1))
+        (folder / "a.bin").write_bytes(b"x" * (store_module._SMALL + 1))
 
     store = Store(tmp_path)
     store.get("kind", {}, make)
