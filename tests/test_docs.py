@@ -23,7 +23,7 @@ MODULES = {
 }
 # What has tests of its own, or needs what is not here.
 ELSEWHERE = ("scripts/test.sh", "docker", "scripts/reproduce.sh", " sweep=")
-FILES = {"data.json", "export.json", "student.onnx", "student.tflite", "train.txt.query"}
+FILES = {"data.json", "export.json", "student.onnx", "student.tflite", "train.txt", "train.txt.query"}
 
 
 def blocks(page, *languages):
@@ -115,7 +115,10 @@ def test_the_options_that_pages_name_are_there():
     groups = ("data", "teacher", "student", "loss", "train", "evaluate", "export", "tracking")
     named = set(re.findall(rf"`((?:{'|'.join(groups)})\.[a-z_.]+)", TEXT)) - FILES
     text = {
-        group: "\n".join(p.read_text() for p in (ROOT / "conf" / group).glob("*.yaml")) for group in groups
+        group: "\n".join(
+            p.read_text() for part in (group, "parts") for p in (ROOT / "conf" / part).glob("**/*.yaml")
+        )
+        for group in groups
     }
     assert len(named) > 20
     for name in named:

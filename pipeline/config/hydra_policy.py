@@ -70,7 +70,9 @@ def check_hydra(hydra: DictConfig, command_line: Sequence[str] = ()) -> None:
             raise ConfigError(
                 "has no effect", where=f"hydra.{key}={value}", fix="run_dir=FOLDER, or remove it"
             )
-    subdir = OmegaConf.to_container(hydra.sweep)["subdir"]
+    sweep = OmegaConf.to_container(hydra.sweep)
+    assert isinstance(sweep, dict)
+    subdir = sweep["subdir"]
     check(str(subdir).startswith("${job_folder:"), "hydra.sweep.subdir", subdir, "remove it")
     check(not resolved(hydra, "job.chdir"), "hydra.job.chdir", True, "remove it")
     for part in ("launcher", "sweeper"):

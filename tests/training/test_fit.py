@@ -286,6 +286,14 @@ def test_a_run_that_is_killed_goes_on_to_the_same_numbers(tmp_path, schedule, st
     assert_same(resumed, train(tmp_path / "whole", config=config, student=student))
 
 
+@pytest.fixture(autouse=True)
+def ctrl_c():
+    """Ctrl-C interrupts, also where the tests run in the background of a shell, which then ignores it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 STOPS = [(signal.SIGTERM, Interrupted), (signal.SIGINT, KeyboardInterrupt)]
 
 
