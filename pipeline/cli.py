@@ -333,7 +333,7 @@ def main() -> None:
     set_environment()
     forbid_resolvers()
     signal.signal(signal.SIGTERM, _terminate)
-    full_traceback = os.environ.get("HYDRA_FULL_ERROR") == "1"
+    full_error = os.environ.get("HYDRA_FULL_ERROR", "0")
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises its errors, which are explained here
     try:
         code = _command(sys.argv[1:], is_job=is_job)
@@ -349,10 +349,12 @@ def main() -> None:
             message: str | None = explain(error, sys.argv[1:])
         else:
             message = user_message(error)
-        if message is None or full_traceback:
+        if message is None or full_error == "1":
             traceback.print_exc()
         else:
             print(message, file=sys.stderr)
         code = FAILED if message is None else USER_ERROR
+    finally:
+        os.environ["HYDRA_FULL_ERROR"] = full_error
     if code != DONE:
         raise SystemExit(code)

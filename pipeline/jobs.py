@@ -34,6 +34,7 @@ def run_job(overrides: Sequence[str], folder: Path, *, cwd: Path | None = None) 
     write_status(folder, Status(RUNNING))
     command = [sys.executable, "-m", "pipeline", *overrides, quoted("run_dir", folder)]
     environment = os.environ | {_PARENT: str(os.getpid())}
+    environment.pop("HYDRA_FULL_ERROR", None)  # which the command that runs a sweep sets for itself
     with (folder / "log").open("ab") as output:
         process = subprocess.Popen(
             command, cwd=cwd, env=environment, stdin=subprocess.DEVNULL, stdout=output, stderr=output
