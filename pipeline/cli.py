@@ -10,7 +10,6 @@ import os
 import shlex
 import signal
 import sys
-import time
 import traceback
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -20,7 +19,6 @@ import hydra
 import rich
 import yaml
 from omegaconf import OmegaConf
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from pipeline.config import Config, compose, from_composed
 from pipeline.config.compose import compose_hydra
@@ -30,9 +28,11 @@ from pipeline.config.overrides import explain, groups_and_choices, key_of, searc
 from pipeline.environment import set_environment
 from pipeline.errors import DONE, FAILED, INTERRUPTED, REFUSED_BY_GATE, STOPPED, USER_ERROR
 from pipeline.jobs import end_with_parent
+from pipeline.locks import exclusive
+from pipeline.progress_bars import ProgressBars
 from pipeline.run_folder import check_folder, make_folder
 from pipeline.status import Recorder, read_status, recorded, write_status
-from pipeline.store import atomic, exclusive
+from pipeline.store import atomic
 from pipeline.sweep import COMMAND, own_overrides, plan, sweep_folder, sweep_job
 from pipeline.sweep_watch import SweepWatch
 
@@ -54,37 +54,6 @@ _QUIET = (
 )  # their INFO lines are many
 
 OmegaConf.register_new_resolver("groups_and_choices", groups_and_choices, replace=True)  # of --help
-
-
-class ProgressBars:
-    """How far the run is: bars on a terminal; elsewhere a line of the log, at most one in 30 seconds."""
-
-    _PAUSE_SECONDS = 30
-
-    def __init__(self) -> None:
-        self.bars = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[unit]}"),
-            TimeRemainingColumn(),
-            disable=not sys.stderr.isatty(),
-            console=rich.console.Console(stderr=True),
-        )
-        self._tasks: dict[str, Any] = {}
-        self._last_line = time.monotonic()
-
-    def counted(self, what: str, num_done: int, num_total: int, unit: str) -> None:
-        if what not in self._tasks:
-            self._tasks[what] = self.bars.add_task(what, total=num_total, unit=unit)
-        self.bars.update(self._tasks[what], completed=num_done, unit=unit)
-        if self.bars.disable and time.monotonic() - self._last_line >= self._PAUSE_SECONDS:
-            log.info("%s: %d of %d %s", what, num_done, num_total, unit)
-            self._last_line = time.monotonic()
-
-    def epoch(self, model: str, row: dict[str, Any], num_epochs: int) -> None:
-        ndcg = row["vali"]["ndcg@10"]
-        self.counted(f"training {model}", row["epoch"], num_epochs, f"epochs, validation NDCG@10 {ndcg:.4f}")
 
 
 # ------------------------------------------------------------------------------------------------------- one run

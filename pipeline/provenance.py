@@ -18,6 +18,7 @@ _NO_COMPUTATION = (
     "errors",
     "status",
     "store",
+    "locks",
     "provenance",
     "environment",
     "jobs",

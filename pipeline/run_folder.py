@@ -10,7 +10,7 @@ import yaml
 
 from pipeline import status
 from pipeline.config import Config, ConfigError, flat
-from pipeline.store import FolderInUseError
+from pipeline.locks import FolderInUseError
 
 _PLACES = ("run_dir", "cache_dir")  # they do not change what a run computes
 _WITHOUT_OUTPUT = {"config.yaml", "log", ".lock", status.FILE}  # files of a run that has not written results

@@ -117,7 +117,7 @@ class SweepWatch:
                 show()
 
     def stopped(self) -> str:
-        """What to print when the sweep is told to end."""
+        """What to print when the sweep is stopped."""
         of = "" if self.num_jobs is None else f" of {self.num_jobs}"
         running = "".join(f"; {folder.name} was running" for folder, _ in self.running())
         return (

@@ -14,7 +14,7 @@ import zipfile
 import pytest
 import yaml
 
-from pipeline import cli
+from pipeline import progress_bars
 from pipeline.cli import main
 from pipeline.config import STAGES
 from pipeline.run import run as run_stages
@@ -307,9 +307,9 @@ def test_on_a_terminal_it_shows_bars_and_in_a_pipe_none(tmp_path):
 
 def test_without_a_terminal_a_line_in_30_seconds_says_how_far_it_is(monkeypatch, caplog, capsys):
     now = 0.0
-    monkeypatch.setattr(cli.time, "monotonic", lambda: now)
+    monkeypatch.setattr(progress_bars.time, "monotonic", lambda: now)
     caplog.set_level("INFO")
-    progress = cli.ProgressBars()
+    progress = progress_bars.ProgressBars()
     for trees in range(1, 8):
         now += 10
         progress.counted("training teacher", trees, 500, "trees at most")

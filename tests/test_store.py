@@ -8,6 +8,7 @@ import time
 import pytest
 
 import pipeline.store as store_module
+from pipeline import locks
 from pipeline.store import Store, atomic, fingerprint, write_json
 
 
@@ -210,10 +211,10 @@ def test_a_lock_that_came_in_place_of_a_silent_one_stays(tmp_path):
     """Two contenders judge the same dead lock: the second must not remove the first one's."""
     lock = tmp_path / "a.lock"
     lock.write_text("dead")
-    dead = store_module._lock_state(lock)
+    dead = locks._lock_state(lock)
     lock.unlink()
     lock.write_text("alive and longer")
-    store_module._remove_silent(lock, dead)
+    locks._remove_silent(lock, dead)
     assert [path.read_text() for path in tmp_path.iterdir()] == ["alive and longer"]
-    store_module._remove_silent(lock, store_module._lock_state(lock))
+    locks._remove_silent(lock, locks._lock_state(lock))
     assert list(tmp_path.iterdir()) == []

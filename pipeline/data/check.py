@@ -117,7 +117,7 @@ def _overlap_warning(overlap: dict[str, Any]) -> str:
     a, b = overlap["splits"]
     return (
         f"{a} and {b} share {overlap['count']} query ids, such as {', '.join(overlap['first'][:3])}: results on "
-        f"{a if b == 'unlabelled' else b} flatter the model, unless each split numbers its queries anew"
+        f"{a if b == 'unlabelled' else b} flatter the model, unless each split has its own query numbers"
     )
 
 

@@ -265,7 +265,7 @@ def extracted(
       archive: the file.
       names: paths in the archive, all needed.
       folder: for the copies; each is removed when the next one is asked for.
-      page: where to get the archive anew.
+      page: where to get the archive again.
 
     Raises:
       ValueError: the archive is damaged, lacks a name or has it twice, or the disk is full.

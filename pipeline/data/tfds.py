@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import functools
 import json
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +21,7 @@ from pipeline.config import TFDSData
 from pipeline.config.checks import within_float64
 from pipeline.data.ranking import RankingData
 from pipeline.data.sources import PUBLISHED, Published, is_held_out
+from pipeline.data.tfds_manual_file import use_file
 from pipeline.data.writer import RankingWriter
 from pipeline.errors import UserError
 from pipeline.store import file_digest, write_json
@@ -77,9 +77,7 @@ def prepare(config: TFDSData) -> tfds.core.DatasetBuilder:
     if archive is not None:
         source = {"file": archive.name, "bytes": archive.stat().st_size, "sha256": file_digest(archive)}
         log.info("using %s, sha256 %s; TFDS has none to compare with", archive, source["sha256"])
-        builder._make_download_manager = functools.partial(
-            _manager_with_file, builder._make_download_manager, archive
-        )
+        use_file(builder, archive)
         # TFDS takes what it once extracted of a file of that name: a place for each content.
         download.extract_dir = manual.parent / "extracted" / source["sha256"]
     try:
@@ -127,7 +125,7 @@ def _check_source(builder: tfds.core.DatasetBuilder, manual: Path) -> None:
         if found.st_size != source["bytes"] or (is_newer and file_digest(archive) != source["sha256"]):
             raise UserError(
                 f"{archive} is not the file that {builder.data_dir} was prepared from",
-                fix="remove that folder, to prepare it anew",
+                fix="remove that folder, to prepare it again",
             )
         if is_newer:
             with contextlib.suppress(OSError):
@@ -142,17 +140,6 @@ def _published_of(builder: tfds.core.DatasetBuilder) -> Published | None:
     name = f"{builder.name}/{builder.builder_config.name if builder.builder_config else ''}"
     source = _SOURCES.get(name.partition("_fold")[0] if builder.name == "mslr_web" else name)
     return None if source is None else PUBLISHED[source]
-
-
-def _manager_with_file(
-    make: Callable[..., tfds.download.DownloadManager], archive: Path, **options: Any
-) -> tfds.download.DownloadManager:
-    """TFDS's download manager, for a builder of one archive that lies here already."""
-    manager = make(**options)
-    extract = manager.extract
-    # Yahoo's builder asks for the archive under one name only; it has two.
-    manager.extract = manager.download_and_extract = lambda _: extract(archive)
-    return manager
 
 
 def record_files(builder: tfds.core.DatasetBuilder) -> dict[str, Path]:

@@ -40,9 +40,7 @@ def load_keras_file(path: Path) -> Any:
         KeyError,
         ValueError,
     ) as error:  # Keras would read HDF5, whose layers may hold code
-        raise ValueError(
-            f"{path} is not in the format of .keras files; mend: save the model again"
-        ) from error
+        raise ValueError(f"{path} is not in the format of .keras files. Fix: save the model again") from error
     config["compile_config"] = None  # is not read
     for part in _parts(config):
         name, module = str(part["class_name"]), str(part.get("module"))
@@ -50,7 +48,7 @@ def load_keras_file(path: Path) -> Any:
         if not is_pure and module not in _MODELS.get(name, ("keras.layers",) if name in _LAYERS else ()):
             raise ValueError(
                 f"{path} holds {module}.{name}, which is not among the layers that are known to run no code "
-                f"({', '.join(_LAYERS)}); mend: if you trust it, save the model as a SavedModel"
+                f"({', '.join(_LAYERS)}). Fix: if you trust it, save the model as a SavedModel"
             )
     return keras.models.load_model(str(path), compile=False, safe_mode=True)
 

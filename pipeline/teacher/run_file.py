@@ -36,7 +36,7 @@ def _read_npy(path: Path, data: RankingData) -> np.ndarray:
     if scores.shape != (data.num_docs,) or scores.dtype.kind not in "fiu":
         raise ValueError(
             f"{path}: holds {scores.dtype} {list(scores.shape)}, the data has {data.num_docs} documents; "
-            "mend: one number for each row of the data, in the same order"
+            "Fix: one number for each row of the data, in the same order"
         )
     scores = scores.astype(np.float64)
     if not np.isfinite(scores).all():
@@ -60,7 +60,7 @@ def _read_trec(path: Path, data: RankingData) -> np.ndarray:
                 continue
             if len(fields) != 6:
                 raise ValueError(
-                    f"{path}:{number}: {len(fields)} fields; mend: query_id Q0 document rank score tag"
+                    f"{path}:{number}: {len(fields)} fields. Fix: query_id Q0 document rank score tag"
                 )
             query, _, document, _, value, _ = fields
             if query not in first_row:
@@ -70,7 +70,7 @@ def _read_trec(path: Path, data: RankingData) -> np.ndarray:
                 score = float(value)
             except ValueError:
                 raise ValueError(
-                    f"{path}:{number}: document {document!r}, score {value!r}; mend: the document is the number of "
+                    f"{path}:{number}: document {document!r}, score {value!r}. Fix: the document is the number of "
                     "its row within the query, the score a number"
                 ) from None
             if row < 0:
@@ -85,7 +85,7 @@ def _read_trec(path: Path, data: RankingData) -> np.ndarray:
             lines.append(number)
     base = 0 if named is not None else min(documents, default=0)
     if base not in (0, 1):
-        raise ValueError(f"{path}: the smallest document number is {base}; mend: count rows from 0 or from 1")
+        raise ValueError(f"{path}: the smallest document number is {base}. Fix: count rows from 0 or from 1")
     sizes = dict(zip(data.query_ids, data.list_sizes, strict=True))
     scores = np.full(data.num_docs, np.nan)
     for query, row_number, score, number in zip(queries, documents, values, lines, strict=True):
@@ -103,7 +103,7 @@ def _read_trec(path: Path, data: RankingData) -> np.ndarray:
         list_number = int(np.searchsorted(data.offsets, missing[0], side="right")) - 1
         raise ValueError(
             f"{path}: {len(missing)} documents have no score; the first is document "
-            f"{missing[0] - data.offsets[list_number] + base} of query {str(data.query_ids[list_number])!r}; mend: a "
+            f"{missing[0] - data.offsets[list_number] + base} of query {str(data.query_ids[list_number])!r}. Fix: a "
             "line for each row of this split, or the file that was made for it"
         )
     return scores
@@ -123,7 +123,7 @@ def _read_qrels(path: Path, data: RankingData) -> dict[str, dict[str, int]]:
                 labels[query].append(float(label))
             except (ValueError, KeyError):
                 raise ValueError(
-                    f"{path}:{number}: {line.strip()!r}; mend: query_id 0 document label, queries of the data"
+                    f"{path}:{number}: {line.strip()!r}. Fix: query_id 0 document label, queries of the data"
                 ) from None
             if document in named[query]:
                 raise ValueError(f"{path}:{number}: document {document!r} of query {query!r} a second time")
@@ -131,7 +131,7 @@ def _read_qrels(path: Path, data: RankingData) -> dict[str, dict[str, int]]:
     for query, start, stop in zip(data.query_ids.tolist(), data.offsets[:-1], data.offsets[1:], strict=True):
         if labels[query] != data.labels[start:stop].tolist():
             raise ValueError(
-                f"{path}: the labels of query {query!r} are not those of the data; mend: the documents of a query must "
+                f"{path}: the labels of query {query!r} are not those of the data. Fix: the documents of a query must "
                 "stand in the order of the data's rows"
             )
     return named

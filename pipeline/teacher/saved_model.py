@@ -41,7 +41,7 @@ class SavedModel:
             name = signature or ("rank_lists" if "rank_lists" in signatures else "serving_default")
             if name not in signatures:
                 raise ValueError(
-                    f"{path} has no signature {name}; it has {', '.join(signatures) or 'none'}; mend: teacher.signature"
+                    f"{path} has no signature {name}; it has {', '.join(signatures) or 'none'}. Fix: teacher.signature"
                 )
             self._where = f"{path}, signature {name}"
             self._call: Callable[..., Any] = signatures[name]
@@ -50,9 +50,7 @@ class SavedModel:
             self._model = load_keras_file(path)
             self._where = str(path)
             if len(self._model.inputs) != 1:
-                raise ValueError(
-                    f"{path} has {len(self._model.inputs)} inputs; mend: a model of the features"
-                )
+                raise ValueError(f"{path} has {len(self._model.inputs)} inputs. Fix: a model of the features")
             specs = {"features": tf.TensorSpec(self._model.inputs[0].shape, self._model.inputs[0].dtype)}
             call = tf.function(lambda features: self._model(features, training=False))
             self._call = call
@@ -72,7 +70,7 @@ class SavedModel:
             found = ", ".join(f"{n} {s.dtype.name} {s.shape}" for n, s in specs.items())
             raise ValueError(
                 f"{self._where} takes {found}; it must take float features [docs, F], or [lists, list_size, F] with or "
-                "without a bool mask [lists, list_size]; mend: another teacher.signature"
+                "without a bool mask [lists, list_size]. Fix: another teacher.signature"
             )
         width = floats[0][1].shape[-1]
         if width not in (None, num_features):

@@ -315,7 +315,7 @@ def _check_same_start(
 ) -> None:
     """All workers raise ConfigError unless all start from the same step."""
     chiefs = sum_over_replicas(strategy, int(chief))
-    if not chiefs:  # one process that is told to write nothing
+    if not chiefs:  # one process that must not write
         return
     done = len(progress.history) * steps_per_epoch + progress.step
     of_chief = sum_over_replicas(strategy, done if chief else 0) // chiefs

@@ -41,7 +41,7 @@ def test_npy(tmp_path):
     [
         (
             lambda x: x[:-1],
-            "1 documents have no score; the first is document 2 of query 'q2'; mend: a line for ",
+            "1 documents have no score; the first is document 2 of query 'q2'. Fix: a line for ",
         ),
         (lambda x: [*x, x[0]], ":6: a second score for document 0 of query 'q1'"),
         (lambda x: [*x, "q3 Q0 0 1 1.0 t"], ":6: query 'q3' is not in the data"),
@@ -80,5 +80,5 @@ def test_rd_suite_names_documents_as_its_qrels_do(tmp_path):
     ):
         read_scores(path, DATA)
     (folder / "trec_qrel.txt").write_text("q1 0 d7")
-    with pytest.raises(ValueError, match=r"trec_qrel.txt:1: 'q1 0 d7'; mend"):
+    with pytest.raises(ValueError, match=r"trec_qrel.txt:1: 'q1 0 d7'. Fix"):
         read_scores(path, data)

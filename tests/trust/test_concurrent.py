@@ -7,8 +7,9 @@ import time
 
 import pytest
 
-import pipeline.store as store_module
-from pipeline.store import Store, exclusive
+from pipeline import locks
+from pipeline.locks import exclusive
+from pipeline.store import Store
 from tests.trust.command import finished, run, start
 
 FORK = multiprocessing.get_context("fork")
@@ -88,7 +89,7 @@ def test_eight_runs_with_one_cache_train_the_teacher_once(tmp_path, fault):
         assert not list(tmp_path.glob("cache/**/*.lock"))
 
 
-def foreign(lock, *, age, host="elsewhere", pid=1, duration=store_module._LEASE):
+def foreign(lock, *, age, host="elsewhere", pid=1, duration=locks._LEASE):
     """The lock file of a holder on another host, last refreshed `age` seconds ago."""
     lock.parent.mkdir(parents=True, exist_ok=True)
     record = ["filelock/2", f"pid={pid}", f"host={host}", "mode=lease", "token=ab", f"duration={duration!r}"]
@@ -98,7 +99,7 @@ def foreign(lock, *, age, host="elsewhere", pid=1, duration=store_module._LEASE)
 
 @pytest.fixture
 def short_lease(monkeypatch):
-    monkeypatch.setattr(store_module, "_LEASE", 1.5)
+    monkeypatch.setattr(locks, "_LEASE", 1.5)
 
 
 def test_a_stale_lock_of_another_host_is_recognised_by_its_silence(tmp_path, fault, short_lease, caplog):

@@ -11,9 +11,10 @@ import pytest
 
 import pipeline.store as store_module
 from pipeline.config import ConfigError
+from pipeline.locks import FolderInUseError
 from pipeline.run import run
 from pipeline.run_folder import check_folder
-from pipeline.store import FolderInUseError, Store
+from pipeline.store import Store
 from pipeline.training import checkpoint
 from tests.closeness import assert_close
 from tests.conftest import find, load_splits, load_teacher, tiny_config
