@@ -64,24 +64,33 @@ def _stages(
 ) -> pipeline.run.Outcome | None:
     """Runs the stages; None in a worker that writes nothing."""
     from pipeline.evaluation.result import device  # imports TensorFlow
-    from pipeline.run import Interrupted, make_context, plan, run
+    from pipeline.run import make_context, plan, run
+
+    with _interruption_ends_the_command():
+        ctx = make_context(config, progress)
+    with contextlib.ExitStack() as stack:
+        if ctx.chief:
+            stack.enter_context(_claimed(config))
+            recorder = recorder or stack.enter_context(recorded(config.run_dir))
+        stack.enter_context(_logged_to(config.run_dir / "log"))
+        stack.enter_context(_interruption_ends_the_command())  # inside: status.json says "interrupted"
+        if ctx.chief:
+            log.info("on %s, to do: %s", device(), _plan(plan(config, ctx)))
+        outcome = run(config, ctx, command=command, recorder=recorder if ctx.chief else None)
+    return outcome if ctx.chief else None
+
+
+@contextlib.contextmanager
+def _interruption_ends_the_command() -> Iterator[None]:
+    from pipeline.run import Interrupted
 
     try:
-        ctx = make_context(config, progress)
-        with contextlib.ExitStack() as stack:
-            if ctx.chief:
-                stack.enter_context(_claimed(config))
-                recorder = recorder or stack.enter_context(recorded(config.run_dir))
-            stack.enter_context(_logged_to(config.run_dir / "log"))
-            if ctx.chief:
-                log.info("on %s, to do: %s", device(), _plan(plan(config, ctx)))
-            outcome = run(config, ctx, command=command, recorder=recorder if ctx.chief else None)
+        yield
     except Interrupted as stopped:
         # A scheduler signals one worker after another: this one may have stopped before its turn.
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         log.warning("%s", stopped)
         raise SystemExit(INTERRUPTED) from None
-    return outcome if ctx.chief else None
 
 
 def _plan(stages: dict[str, list[tuple[str, str]]]) -> str:

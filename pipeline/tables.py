@@ -16,7 +16,8 @@ from rich.console import Group
 from rich.text import Text
 
 NONE = "-"  # a value that is not known
-_COLORS = {"OK": "green", "PASS": "green", "CLOSE": "yellow", "FAIL": "red", "INCOMPLETE": "red"}
+_VERDICTS = {"green": ("OK", "PASS"), "yellow": ("CLOSE",), "red": ("FAIL", "INCOMPLETE")}
+_COLORS = {verdict: color for color, verdicts in _VERDICTS.items() for verdict in verdicts}
 _MIN_NAME_WIDTH = 15
 
 

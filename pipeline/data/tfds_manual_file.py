@@ -3,7 +3,7 @@
 This file uses a private method of TensorFlow Datasets, `DatasetBuilder._make_download_manager`. TFDS's public options
 cannot name a local file for a builder that downloads, and the address in its MSLR builder is out of date
 (tensorflow/datasets #11136). It was tried with tensorflow-datasets 4.9.10. If the method changes, `data=tfds` with an
-archive in downloads/manual fails with AttributeError, and tests/data/test_tfds.py fails; the other data sets do not use it.
+archive in downloads/manual fails with AttributeError, and so does tests/data/test_tfds.py. Nothing else uses it.
 """
 
 from __future__ import annotations
